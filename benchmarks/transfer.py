@@ -27,6 +27,7 @@ import detseg
 from benchmarks.comparison import DATA, ROOT, measured_on, write_results
 from benchmarks.scores import box_scores, map_scores
 from benchmarks.transfer_runs import BACKBONE, BATCH, FOLDER, RUNS, TABLES, WAYS, Run
+from detseg.checkpoint.provenance import read_run_file
 from detseg.config.load import load_config
 from detseg.config.schema.model import FasterRcnnConfig
 from detseg.data.datasets.detection import DetectionDataset
@@ -34,7 +35,6 @@ from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.formats.coco_writer import coco_ground_truth
 from detseg.data.formats.voc import read_voc, read_voc_masks
 from detseg.training.callbacks.run_files import best_epoch
-from detseg.training.tracking.provenance import read_run_file
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = "results.jsonl"

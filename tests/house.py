@@ -72,7 +72,7 @@ REACHES_OUT: dict[str, tuple[str, ...]] = {
     "urllib.error": ("detseg/data/download.py",),
     "http": ("detseg/data/download.py",),
     # The demo types our own commands; SLURM is asked to requeue; git says the commit.
-    "subprocess": ("tools/demo.py", "detseg/cli/signals.py", "detseg/training/tracking/provenance.py"),
+    "subprocess": ("tools/demo.py", "detseg/cli/signals.py", "detseg/checkpoint/provenance.py"),
     "wandb": ("detseg/training/tracking/services.py",),  # where the user asks for it
     **dict.fromkeys(("socket", "socketserver", "ssl", "ftplib", "smtplib", "xmlrpc", "webbrowser", "telnetlib"), ()),
     **dict.fromkeys(("requests", "httpx", "aiohttp", "urllib3", "gdown", "wget", "boto3"), ()),

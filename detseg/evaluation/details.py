@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("detseg")
 
-_MEANING = {
+ERROR_MEANINGS = {
     ErrorKind.LOCATION: "right class, IoU 0.1 to 0.5",
     ErrorKind.CLASS: "on an object of another class",
     ErrorKind.DUPLICATE: "on an object that is found already",
@@ -71,7 +71,7 @@ class Details:
         costs = new_table("Errors, and what AP50 would gain without them (TIDE)")
         for kind, gain in self.errors.gains.items():
             text = "-" if math.isnan(gain) else f"+{gain:.3f}"
-            costs.add_row(kind, str(self.errors.counts[kind]), text, _MEANING[kind])
+            costs.add_row(kind, str(self.errors.counts[kind]), text, ERROR_MEANINGS[kind])
         return Group(sure, costs)
 
     def to_dict(self) -> dict[str, Any]:

@@ -77,18 +77,26 @@ def evaluate_results(
     of_evaluation = _evaluation_settings(settings or {})
     found = _read(path_of("results", results))
     where = path_of("results", results), path_of("annotations", annotations)
-    return _evaluator(found, *where, masks, of_evaluation).compute()
+    return _evaluator(found, *where, masks, of_evaluation)[0].compute()
 
 
 def evaluate_results_file(results: Path, annotations: Path, overrides: Sequence[str]) -> DetectionResult:
     """The command: score a file of results, say the numbers and what they mean, and write them beside the file."""
     settings = _evaluation_settings(overrides)
-    evaluator = _evaluator(_read(results), results, annotations, None, settings)
+    evaluator, _ = _evaluator(_read(results), results, annotations, None, settings)
     result = evaluator.compute()
     file = results.with_name(f"{results.stem}_evaluation.json")
     origin = {"results": results.name, "annotations": str(annotations)}
     report(evaluator, result, file, origin, settings.model_dump(mode="json"))
     return result
+
+
+def results_evaluator(
+    results: Path, annotations: Path, overrides: Sequence[str], images: Path | None = None
+) -> tuple[DetectionEvaluator, DetectionDataset]:
+    """The evaluator that has seen a file of results, and the truth; with ``images``, their folder, its images can be
+    read."""
+    return _evaluator(_read(results), results, annotations, None, _evaluation_settings(overrides), images)
 
 
 def _evaluation_settings(overrides: Settings) -> EvaluationConfig:
@@ -98,13 +106,18 @@ def _evaluation_settings(overrides: Settings) -> EvaluationConfig:
 
 
 def _evaluator(
-    entries: list[_Entry], file: Path, annotations: Path, masks: bool | None, settings: EvaluationConfig
-) -> DetectionEvaluator:
+    entries: list[_Entry],
+    file: Path,
+    annotations: Path,
+    masks: bool | None,
+    settings: EvaluationConfig,
+    images: Path | None = None,
+) -> tuple[DetectionEvaluator, DetectionDataset]:
     have = sum(bool(entry.segmentation) for entry in entries)
     if masks and have < len(entries):
         raise DataError(f"{file}: {len(entries) - have} of {len(entries)} detections have no segmentation to score")
     masks = bool(entries) and have == len(entries) if masks is None else masks
-    truth = read_coco(None, annotations, masks=masks)
+    truth = read_coco(images, annotations, masks=masks)
     for line in truth.report.lines():
         logger.info(f"{truth.name}: {line}")
     evaluator = DetectionEvaluator(
@@ -112,7 +125,7 @@ def _evaluator(
     )
     for index, found in enumerate(_by_image(entries, file, truth, masks)):
         evaluator.update(truth.image_id(index), found, truth.annotations(index))
-    return evaluator
+    return evaluator, truth
 
 
 def _read(file: Path) -> list[_Entry]:

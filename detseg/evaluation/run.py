@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +116,21 @@ def evaluate_checkpoint(
     dataset = open_split_for(config, split, contents.classes, checkpoint)
     for line in dataset.report.lines():
         logger.info(f"{dataset.name}: {line}")
-    entries: list[dict[str, object]] | None = None if coco_dir is None else []
-    evaluator = evaluated(model, dataset, config, contents.classes, target, entries, keep_images=True)
+    entries = list[dict[str, object]]()
+
+    def keep(batch: Batch, found: Any) -> None:
+        for image_id, detections in zip(batch.image_ids, batch.to_original(found), strict=True):
+            there = detections.cpu()
+            columns = (there.boxes.numpy(), there.labels.numpy(), there.scores.numpy())
+            entries.extend(coco_results(image_id, *columns, there.masks, contents.classes))
+
+    also = None if coco_dir is None else keep
+    evaluator = evaluated(model, dataset, config, contents.classes, target, keep_images=True, also=also)
     result = evaluator.compute()
     origin = {"checkpoint": checkpoint.name, "split": split}
     settings = config.model_dump(mode="json", include={"data", "evaluation"})
     report(evaluator, result, _report_file(checkpoint, split), origin, settings)
-    if coco_dir is not None and entries is not None and isinstance(dataset, DetectionDataset):
+    if coco_dir is not None and isinstance(dataset, DetectionDataset):
         written = _write_coco(coco_dir, dataset, entries, kind.finds_masks)
         logger.info(f"written: {coco_dir}/{written}")
     return result
@@ -134,22 +142,19 @@ def evaluated(
     config: ExperimentConfig,
     classes: ClassTable,
     device: torch.device,
-    entries: list[dict[str, object]] | None = None,  # gets the detections in COCO's form
     keep_images: bool = False,
+    also: Callable[[Batch, Any], None] | None = None,
 ) -> Evaluator:
     """The evaluator that has seen the predictions for a data set; of label maps with the counts of each image where
-    ``keep_images``."""
+    ``keep_images``. ``also`` sees each batch, and what the model's ``predict`` returned for it."""
     evaluator = kind_of(config.model).evaluator(classes, config.evaluation)
     if keep_images and isinstance(evaluator, SegmentationEvaluator):
         evaluator.keep_images()
     with loader_errors(), MemoryErrors(EVALUATION_ADVICE) as errors:
         for batch, found in predictions(model, dataset, config, device, errors):
             evaluator.update_batch(batch, found)
-            if entries is not None:
-                for image_id, detections in zip(batch.image_ids, batch.to_original(found), strict=True):
-                    there = detections.cpu()
-                    columns = (there.boxes.numpy(), there.labels.numpy(), there.scores.numpy())
-                    entries += coco_results(image_id, *columns, there.masks, classes)
+            if also is not None:
+                also(batch, found)
         return evaluator
 
 

@@ -88,7 +88,7 @@ def error_kinds(
     kinds = np.full(num_detections, _NOT_COUNTED, dtype=np.int64)
     objects = np.full(num_detections, -1, dtype=np.int64)
     ignored, used = np.zeros(num_detections, dtype=np.bool_), np.zeros(num_objects, dtype=np.bool_)
-    for found, true in _by_image(records, max_detections):
+    for found, true in detections_and_objects(records, max_detections):
         to_find, crowd = true[~records.object_ignore[true]], true[records.object_ignore[true]]
         labels = records.detection_labels[found]
         ious = _ious(records, found, to_find, iou_type, crowd=False)
@@ -108,8 +108,8 @@ def error_kinds(
     return _costs(records, len(classes), kinds, objects, ignored, missed)
 
 
-def _by_image(records: DetectionRecords, max_detections: int) -> list[tuple[IntArray, IntArray]]:
-    """The best detections, best first, and the objects of each image."""
+def detections_and_objects(records: DetectionRecords, max_detections: int) -> list[tuple[IntArray, IntArray]]:
+    """Of each image, by its id: positions of the best detections, best first, and of the objects."""
     image_ids = np.sort(records.image_ids)
     best_first = np.lexsort((-records.detection_scores, records.detection_image_ids))
     detections = np.searchsorted(records.detection_image_ids[best_first], image_ids)
@@ -134,10 +134,14 @@ def _ious(
     if iou_type == "segm":
         assert isinstance(records, MaskRecords)
         return mask_ious(records, found, true, crowd)
-    boxes, others = records.detection_boxes[found][:, None], records.object_boxes[true]
-    sides = np.minimum(boxes[..., 2:], others[:, 2:]) - np.maximum(boxes[..., :2], others[:, :2])
+    return pairwise_ious(records.detection_boxes[found], records.object_boxes[true], crowd)
+
+
+def pairwise_ious(boxes: FloatArray, others: FloatArray, crowd: bool = False) -> FloatArray:
+    """(N, 4) and (M, 4) xyxy → (N, M) IoU; with ``crowd`` regions the fraction of the first that is inside."""
+    sides = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
     inside = sides.clip(min=0).prod(axis=-1)
-    areas, other_areas = ((b[..., 2:] - b[..., :2]).prod(axis=-1) for b in (boxes, others))
+    areas, other_areas = ((b[..., 2:] - b[..., :2]).prod(axis=-1) for b in (boxes[:, None], others))
     ious: FloatArray = inside / np.maximum(areas if crowd else areas + other_areas - inside, 1e-300)
     return ious
 

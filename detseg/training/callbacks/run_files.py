@@ -14,12 +14,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from detseg.atomic_write import atomic_write
+from detseg.checkpoint.provenance import describe_start, read_run_file, write_run_file
 from detseg.config.load import config_to_dict, config_to_yaml
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.draw import class_legend, contact_sheet, write_image
 from detseg.structures import Batch, UInt8Array
 from detseg.training.task import Task
-from detseg.training.tracking.provenance import describe_start, read_run_file, write_run_file
 from detseg.training.tracking.tracker import trackers_of
 
 logger = logging.getLogger("detseg")

@@ -9,8 +9,8 @@ from pathlib import Path
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from detseg.checkpoint.provenance import read_run_file
 from detseg.errors import MissingExtraError
-from detseg.training.tracking.provenance import read_run_file
 from detseg.training.tracking.services import MlflowTracker, WandbTracker
 from detseg.training.tracking.tracker import TensorBoardTracker
 

@@ -13,9 +13,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from detseg.checkpoint import BEST, FOLDER
+from detseg.checkpoint.provenance import RUN_FILE
 from detseg.config.load import plain_to_yaml
 from detseg.structures import UInt8Array
-from detseg.training.tracking.provenance import RUN_FILE
 
 
 class Tracker:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from detseg.checkpoint.provenance import describe_start, git_state, read_run_file, write_run_file
 from detseg.errors import CheckpointError
-from detseg.training.tracking.provenance import describe_start, git_state, read_run_file, write_run_file
 
 
 def git(folder: Path, *arguments: str) -> str:

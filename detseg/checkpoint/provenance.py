@@ -22,25 +22,26 @@ from detseg.messages import one_line, without_secrets
 
 RUN_FILE = "run.json"
 
-_PACKAGE = Path(__file__).parents[2]
+_PACKAGE = Path(__file__).parents[1]
 
 
 def describe_start(data: Mapping[str, Any]) -> dict[str, Any]:
     """What a run, or a resumed one, begins with, as plain data; ``data``: the fingerprints of its sets by name."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": _command(),
+        "command": command(),
         "folder": str(Path.cwd()),
         "detseg": version("detseg"),
         "git": git_state(Path.cwd()),
         "detseg_git": git_state(_PACKAGE) if _git(_PACKAGE, "ls-files", "--error-unmatch", "__init__.py") else None,
-        "machine": _machine(),
+        "machine": machine(),
         "data": dict(data),
         "packages": {"python": platform.python_version(), **_packages()},
     }
 
 
-def _command() -> str:
+def command() -> str:
+    """What was typed, without secrets."""
     program = Path(sys.argv[0])
     as_module = program.name == "__main__.py"
     words = [*(["python", "-m", program.parent.name] if as_module else [str(program)]), *sys.argv[1:]]
@@ -73,7 +74,8 @@ def _packages() -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """The machine, as plain data."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "name": platform.node(),

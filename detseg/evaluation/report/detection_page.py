@@ -1,0 +1,410 @@
+"""The report of a detector, or of a file of detections: its numbers, its errors and their pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from detseg.draw import draw_boxes
+from detseg.draw.charts import bars_chart
+from detseg.draw.page import html_text
+from detseg.evaluation.details import ERROR_MEANINGS
+from detseg.evaluation.report.gallery import Exhibit, Gallery, jpeg, side_by_side
+from detseg.evaluation.report.label_errors import Doubt, Suspect, suspects
+from detseg.evaluation.report.outcomes import (
+    NOT_KEPT,
+    RIGHT,
+    Curve,
+    Outcomes,
+    calibration,
+    curve,
+    curve_thresholds,
+    outcomes,
+    rank,
+    slices,
+)
+from detseg.evaluation.report.sections import (
+    calibration_chart,
+    class_intervals,
+    confusion_table,
+    operating_point,
+    sortable_table,
+    with_interval,
+)
+from detseg.messages import counted
+from detseg.metrics.bootstrap import Samples, detection_samples, interval
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.detection_result import DetectionResult
+from detseg.metrics.error_kinds import ErrorKind, ErrorKinds, error_kinds
+from detseg.metrics.interface import format_number
+from detseg.metrics.records import DetectionRecords, MaskRecords
+from detseg.structures import BoolArray, ClassTable, FloatArray, InstanceMasks, IntArray, UInt8Array
+
+_KINDS = list(ErrorKind)
+_LOWEST_SCORE = (
+    0.1  # of the calibration: below, nearly all detections are wrong, and they are so many that they hide the rest
+)
+_SHOWN, _SUSPECTS_SHOWN = 6, 12
+_SUSPECT = 0.5
+ALL = "all classes"
+
+_SIZES = (8, 16, 32, 64, 128)
+_ASPECTS = (1 / 3, 2 / 3, 1.5, 3)
+_CROWDS = (2, 6, 16, 51)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """The images of a report.
+
+    Attributes:
+        ids: of each, in their order.
+        names: of each.
+        scales: (I,) pixels of the network's input for a pixel of each image; 1 where no network is known.
+        read: position → (H, W, 3) pixels; None: there are no images, only what was found in them.
+    """
+
+    ids: Sequence[int]
+    names: Sequence[str]
+    scales: FloatArray
+    read: Callable[[int], UInt8Array] | None
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionReport:
+    """All that a page says of detections.
+
+    Attributes:
+        records: detections and objects.
+        classes: of the labels.
+        result: as of ``detseg evaluate``.
+        max_detections: of the evaluation.
+        images: those of the records.
+    """
+
+    records: DetectionRecords
+    classes: ClassTable
+    result: DetectionResult
+    max_detections: int
+    images: Images
+
+    @classmethod
+    def of(cls, evaluator: DetectionEvaluator, images: Images) -> DetectionReport:
+        """Of all that was collected."""
+        return cls(evaluator.records, evaluator.classes, evaluator.compute(), evaluator.max_detections, images)
+
+    @cached_property
+    def samples(self) -> Samples:
+        """Of the bootstrap."""
+        return detection_samples(self.records, self.classes, self.max_detections, self.result.f1_iou)
+
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Metric → ends of its 95 % interval."""
+        ends = {name: interval(self.result.numbers[name], values) for name, values in self.samples.numbers.items()}
+        return {name: (max(low, 0.0), min(high, 1.0)) for name, (low, high) in ends.items()}
+
+    @cached_property
+    def thresholds(self) -> FloatArray:
+        """(C,) of the best F1 of each class; NaN where nothing is found."""
+        return np.array([row.threshold for row in self.result.classes])
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """At these thresholds."""
+        return outcomes(self.records, self.classes, self.thresholds, self.result.f1_iou)
+
+    @cached_property
+    def errors(self) -> ErrorKinds:
+        """What each kind of error costs, of masks where these are scored."""
+        return error_kinds(self.records, self.classes, iou_type="segm" if self.result.masks is not None else "bbox")
+
+    @cached_property
+    def suspects(self) -> list[Suspect]:
+        """Labels that are probably wrong."""
+        return suspects(self.records, np.array(self.result.by_class["recall"]))
+
+    @cached_property
+    def curves(self) -> dict[str, Curve]:
+        """By class, and of all classes at one threshold."""
+        ranked = rank(self.records, len(self.classes), self.result.f1_iou)
+        if not any(one.right.any() for one in ranked):
+            return {}
+        at = curve_thresholds(ranked, self.thresholds)
+        by_class = zip(self.classes.names, ranked, strict=True)
+        return {ALL: curve(ranked, at)} | {name: curve([one], at) for name, one in by_class if one.num_objects}
+
+    def in_short(self) -> Iterator[str]:
+        """What one should know first, a sentence each."""
+        name, value = next(iter(self.result.headline.items()))
+        low, high = self.intervals.get(name, (math.nan, math.nan))
+        yield (
+            f"{name} is {value:.3f}; on other images of this kind it would be between {low:.3f} and {high:.3f} (95 %)."
+        )
+        if not self.curves:
+            return
+        kinds, to_find = self.outcomes.kinds, self.outcomes.to_find
+        kept, right = int((kinds > NOT_KEPT).sum()), int((kinds == RIGHT).sum())
+        found = int((self.outcomes.found & to_find).sum())
+        yield (
+            f"At the best threshold of each class {found} of {int(to_find.sum())} objects are found "
+            f"({found / max(int(to_find.sum()), 1):.0%}), and {kept - right} of {kept} detections are wrong "
+            f"({(kept - right) / max(kept, 1):.0%})."
+        )
+        gains = {kind: gain for kind, gain in self.errors.gains.items() if gain > 0.0005}
+        if gains:
+            costs = sorted(gains.items(), key=lambda item: -item[1])[:2]
+            parts = [f"{kind} ({ERROR_MEANINGS[kind]}; {gain:+.3f})" for kind, gain in costs]
+            yield f"The errors that cost most AP50: {', then '.join(parts)}."
+        with_objects = [row for row in self.result.classes if row.num_objects]
+        if len(with_objects) > 1:
+            weakest = min(with_objects, key=lambda row: row.ap)
+            strongest = max(with_objects, key=lambda row: row.ap)
+            yield (
+                f"The weakest class is {weakest.name} (AP {weakest.ap:.3f}, {weakest.num_objects} objects), the "
+                f"strongest {strongest.name} (AP {strongest.ap:.3f}, {strongest.num_objects})."
+            )
+        if num := sum(suspect.doubt >= _SUSPECT for suspect in self.suspects):
+            yield f"{counted(num, 'label')} are probably wrong or missing; look at them before you train longer."
+
+    def sections(self, gallery: Gallery) -> Iterator[tuple[str, str, str]]:
+        """Anchor, title and HTML of each section; pictures go through the gallery."""
+        if self.curves:
+            text = (
+                "<p>What is kept from a score on. A class alone, or all of them at one threshold; the table below has "
+                "the best threshold of each.</p>"
+            )
+            yield "threshold", "Threshold", text + operating_point(self.curves, "detections and objects", ALL)
+        yield "classes", "Classes", self._class_table()
+        yield "costs", "Errors, by cost", self._costs()
+        yield "confusion", "Confusion", self._confusion()
+        if self.images.read is not None:
+            yield "errors", "Errors, by picture", self._pictures(gallery)
+        yield "labels", "Labels to check", self._labels(gallery)
+        yield "slices", "Where it fails", self._slices()
+        found = calibration(*self._scores(), lowest=_LOWEST_SCORE)
+        text = (
+            f"<p>Expected calibration error {format_number(found.error)}: by so much a score and the fraction of the "
+            f"detections that are right at it differ on average. Detections from {_LOWEST_SCORE} on.</p>"
+        )
+        yield "calibration", "Are scores probabilities?", text + calibration_chart(found, "detections")
+
+    def _scores(self) -> tuple[FloatArray, BoolArray]:
+        ranked = rank(self.records, len(self.classes), self.result.f1_iou)
+        return np.concatenate([one.scores for one in ranked]), np.concatenate([one.right for one in ranked])
+
+    def _class_table(self) -> str:
+        metric = next(name for name in self.samples.by_class if name in self.result.by_class)
+        sure = class_intervals(self.result.by_class[metric], self.samples.by_class[metric])
+        head = ["class", "objects", "detections", f"{metric} (95 %)", "AP50", "precision", "recall", "F1", "threshold"]
+        rows = [
+            [
+                row.name,
+                str(row.num_objects),
+                str(row.num_detections),
+                with_interval(value, ends),
+                *map(format_number, (row.ap50, row.precision, row.recall, row.f1, row.threshold)),
+            ]
+            for row, value, ends in zip(self.result.classes, self.result.by_class[metric], sure, strict=True)
+        ]
+        note = f"Precision, recall and F1 of boxes at the threshold of the best F1, IoU {self.result.f1_iou:g}."
+        return sortable_table(head, rows) + f'<p class="soft">{note}</p>'
+
+    def _costs(self) -> str:
+        errors, shown = self.errors, [(kind, gain) for kind, gain in self.errors.gains.items() if not math.isnan(gain)]
+        chart = bars_chart("AP50 gained if fixed", [(str(kind), gain) for kind, gain in shown], "{:+.3f}".format)
+        head = ("kind", "what it is", "of all scores", "AP50 gained")
+        rows = [
+            (str(kind), ERROR_MEANINGS[kind], str(errors.counts[kind]), f"{gain:+.3f}")
+            for kind, gain in sorted(shown, key=lambda item: -item[1])
+        ]
+        text = (
+            f"<p>AP50 by these rules is {errors.ap50:.3f}. Without any wrong detection it would be "
+            f"{errors.ap50 + errors.false_positive_gain:.3f}, without missed objects "
+            f"{errors.ap50 + errors.false_negative_gain:.3f}. Each kind alone (TIDE, Bolya et al. 2020):</p>"
+        )
+        return f'{text}<div class="row">{chart}<div>{sortable_table(head, rows)}</div></div>'
+
+    def _confusion(self) -> str:
+        names = list(self.classes.names)
+        table = confusion_table(self.outcomes.confusion, [*names, "on nothing"], [*names, "missed"], "objects")
+        return f"<p>At the best threshold of each class, IoU {self.result.f1_iou:g}.</p>{table}"
+
+    def _slices(self) -> str:
+        records, at = self.records, {number: k for k, number in enumerate(self.images.ids)}
+        of_object, of_detection = (
+            np.array([at[number] for number in ids.tolist()], dtype=np.int64)
+            for ids in (records.object_image_ids, records.detection_image_ids)
+        )
+        parts = []
+        for title, names, of_boxes in (
+            ("Size in the network's input", _ranges(_SIZES, " px"), self._sizes),
+            ("Width by height", _ranges(tuple(round(value, 2) for value in _ASPECTS), ""), self._aspects),
+        ):
+            objects = of_boxes(records.object_boxes, of_object)
+            detections = of_boxes(records.detection_boxes, of_detection)
+            parts.append((title, names, objects, detections))
+        crowd = np.bincount(of_object[self.outcomes.to_find], minlength=len(at))
+        places = np.searchsorted(_CROWDS, crowd, side="right")
+        parts.append(("Objects in the image", _whole_ranges(_CROWDS), places[of_object], places[of_detection]))
+        folders = [name.rpartition("/")[0] or "." for name in self.images.names]
+        if len(set(folders)) > 1:
+            known = sorted(set(folders))
+            number = np.array([known.index(folder) for folder in folders])
+            parts.append(("Folder", known, number[of_object], number[of_detection]))
+        html = []
+        for title, names, objects, detections in parts:
+            rows = [
+                (
+                    part.name,
+                    str(part.num_objects),
+                    _ratio(part.num_found, part.num_objects),
+                    str(part.num_kept),
+                    _ratio(part.num_right, part.num_kept),
+                )
+                for part in slices(self.outcomes, names, objects, detections)
+            ]
+            head = (title, "objects", "found", "detections", "right")
+            html.append(f"<div>{sortable_table(head, rows)}</div>")
+        text = "<p>Objects that are found and detections that are right, at the best threshold of each class.</p>"
+        return f'{text}<div class="row">{"".join(html)}</div>'
+
+    def _sizes(self, boxes: FloatArray, images: IntArray) -> IntArray:
+        sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) * self.images.scales[images]
+        places: IntArray = np.searchsorted(_SIZES, sides, side="right")
+        return places
+
+    def _aspects(self, boxes: FloatArray, images: IntArray) -> IntArray:
+        sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-9)
+        return np.searchsorted(_ASPECTS, sides[:, 0] / sides[:, 1], side="right")
+
+    def exhibits(self) -> Iterator[tuple[str, list[Exhibit]]]:
+        """The worst errors of each kind, with its title."""
+        records, found = self.records, self.outcomes
+        areas = np.where(found.to_find & ~found.found & (found.taken_for < 0), records.object_areas, -1.0)
+        order = np.argsort(-areas, kind="stable")[:_SHOWN]
+        yield "Missed: the largest", [self._exhibit(k, -1) for k in order.tolist() if areas[k] >= 0]
+        for kind, title in (
+            (ErrorKind.BACKGROUND, "On nothing: the highest scores"),
+            (ErrorKind.CLASS, "Wrong class: the highest scores"),
+            (ErrorKind.LOCATION, "Bad boxes: the highest scores"),
+            (ErrorKind.DUPLICATE, "Found twice: the highest scores"),
+        ):
+            rows = np.flatnonzero(found.kinds == _KINDS.index(kind))
+            rows = rows[np.argsort(-records.detection_scores[rows], kind="stable")][:_SHOWN]
+            yield title, [self._exhibit(int(found.objects[row]), row) for row in rows.tolist()]
+
+    def _exhibit(self, number: int, row: int, before: str = "") -> Exhibit:
+        """Of an object and a detection, -1 for none."""
+        records, names, texts = self.records, self.classes.names, []
+        if row >= 0:
+            texts.append(f"{names[records.detection_labels[row]]} {records.detection_scores[row]:.2f}")
+        if number >= 0:
+            texts.append(f"label {names[records.object_labels[number]]}")
+        image_id = int(records.object_image_ids[number] if number >= 0 else records.detection_image_ids[row])
+        return Exhibit(
+            list(self.images.ids).index(image_id),
+            before + ", ".join(texts),
+            None if number < 0 else tuple(records.object_boxes[number].tolist()),
+            None if row < 0 else tuple(records.detection_boxes[row].tolist()),
+        )
+
+    def _pictures(self, gallery: Gallery) -> str:
+        parts = ["<p>Blue: the label; orange: the detection. A click shows the whole image.</p>"]
+        for title, exhibits in self.exhibits():
+            if exhibits:
+                parts += [f"<h3>{html_text(title)}</h3>", self._shown(exhibits, gallery)]
+        return "".join(parts)
+
+    def _labels(self, gallery: Gallery) -> str:
+        chosen = [suspect for suspect in self.suspects if suspect.doubt >= _SUSPECT]
+        counts = {kind: sum(suspect.kind == kind for suspect in chosen) for kind in Doubt}
+        listed = ", ".join(f"{kind}: {num}" for kind, num in counts.items())
+        text = (
+            f"<p>Where the model is sure and the label says something else, the largest doubt first: {len(chosen)} "
+            f"with a doubt of {_SUSPECT} or more ({listed}). suspects.csv lists all. A model that was trained on these "
+            "very labels has learned their errors, too: of the training set it finds fewer.</p>"
+        )
+        if self.images.read is None or not self.suspects:
+            return text
+        exhibits = [
+            self._exhibit(suspect.object, suspect.detection, f"{suspect.kind}, {suspect.doubt:.2f}: ")
+            for suspect in self.suspects[:_SUSPECTS_SHOWN]
+        ]
+        return text + self._shown(exhibits, gallery)
+
+    def _shown(self, exhibits: Sequence[Exhibit], gallery: Gallery) -> str:
+        assert self.images.read is not None
+        rows = []
+        for exhibit in exhibits:
+            image = self.images.read(exhibit.image)
+            if exhibit.image not in gallery.wholes:
+                gallery.wholes[exhibit.image] = jpeg(self._whole(exhibit.image, image))
+            rows.append((exhibit, self.images.names[exhibit.image], image))
+        return gallery.figures(rows)
+
+    def _whole(self, place: int, image: UInt8Array) -> UInt8Array:
+        records, image_id, names = self.records, self.images.ids[place], self.classes.names
+        true = np.flatnonzero(records.object_image_ids == image_id)
+        found = np.flatnonzero((records.detection_image_ids == image_id) & (self.outcomes.kinds > NOT_KEPT))
+        masks: list[InstanceMasks | None] = [None, None]
+        if isinstance(records, MaskRecords):
+            columns = ((records.object_masks, true), (records.detection_masks, found))
+            hw = (image.shape[0], image.shape[1])
+            masks = [InstanceMasks(hw, tuple(column[rows])) for column, rows in columns]
+        left = draw_boxes(image, records.object_boxes[true], records.object_labels[true], names, masks=masks[0])
+        scores = records.detection_scores[found]
+        boxes, labels = records.detection_boxes[found], records.detection_labels[found]
+        return side_by_side([left, draw_boxes(image, boxes, labels, names, scores, masks[1])])
+
+    def error_rows(self) -> Iterator[list[str]]:
+        """A row for each error at the best thresholds, for a table: the head first."""
+        yield ["image", "kind", "class", "label", "score", "x1", "y1", "x2", "y2"]
+        records, names, found = self.records, self.classes.names, self.outcomes
+        image_names = dict(zip(self.images.ids, self.images.names, strict=True))
+        for row in np.flatnonzero(found.kinds >= 0).tolist():
+            number = int(found.objects[row])
+            label = names[records.object_labels[number]] if number >= 0 else ""
+            box = [f"{value:.1f}" for value in records.detection_boxes[row].tolist()]
+            found_class, score = names[records.detection_labels[row]], f"{records.detection_scores[row]:.4f}"
+            name = image_names[int(records.detection_image_ids[row])]
+            yield [name, str(_KINDS[found.kinds[row]]), found_class, label, score, *box]
+        for number in np.flatnonzero(found.to_find & ~found.found).tolist():
+            box = [f"{value:.1f}" for value in records.object_boxes[number].tolist()]
+            name = image_names[int(records.object_image_ids[number])]
+            yield [name, str(ErrorKind.MISSED), "", names[records.object_labels[number]], "", *box]
+
+    def suspect_rows(self) -> Iterator[list[str]]:
+        """A row for each doubted label, the largest doubt first, for a table: the head first."""
+        yield ["image", "doubt", "kind", "label", "found", "x1", "y1", "x2", "y2"]
+        records, names = self.records, self.classes.names
+        image_names = dict(zip(self.images.ids, self.images.names, strict=True))
+        for suspect in self.suspects:
+            label = names[records.object_labels[suspect.object]] if suspect.object >= 0 else ""
+            found = names[records.detection_labels[suspect.detection]] if suspect.detection >= 0 else ""
+            of_object = suspect.object >= 0
+            boxes, row = (
+                (records.object_boxes, suspect.object) if of_object else (records.detection_boxes, suspect.detection)
+            )
+            box = [f"{value:.1f}" for value in boxes[row].tolist()]
+            yield [image_names[suspect.image_id], f"{suspect.doubt:.4f}", str(suspect.kind), label, found, *box]
+
+
+def _ranges(ends: Sequence[float], unit: str) -> list[str]:
+    middle = [f"{low:g} to {high:g}{unit}" for low, high in pairwise(ends)]
+    return [f"below {ends[0]:g}{unit}", *middle, f"from {ends[-1]:g}{unit}"]
+
+
+def _whole_ranges(starts: Sequence[int]) -> list[str]:
+    starts = [0, *starts]
+    ends = [str(low) if low + 1 == high else f"{low} to {high - 1}" for low, high in pairwise(starts)]
+    return [*ends, f"{starts[-1]} and more"]
+
+
+def _ratio(part: int, whole: int) -> str:
+    return f"{part / whole:.3f}" if whole else "-"

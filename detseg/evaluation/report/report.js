@@ -1,0 +1,83 @@
+// Sorts tables by the column that is clicked, and moves the operating point.
+"use strict";
+
+for (const head of document.querySelectorAll("table.sortable th")) {
+  head.tabIndex = 0;
+  const sort = () => {
+    const table = head.closest("table"), column = head.cellIndex, body = table.tBodies[0];
+    const falling = head.dataset.order !== "falling";
+    for (const other of table.querySelectorAll("th")) delete other.dataset.order;
+    head.dataset.order = falling ? "falling" : "rising";
+    const value = row => row.cells[column].textContent;
+    const compare = (a, b) => {
+      const [x, y] = [parseFloat(value(a)), parseFloat(value(b))];
+      if (column === 0 || (isNaN(x) && isNaN(y))) return value(b).localeCompare(value(a));
+      if (isNaN(x) !== isNaN(y)) return isNaN(x) === falling ? 1 : -1;
+      return y - x;
+    };
+    const rows = [...body.rows].sort(compare);
+    body.append(...(falling !== (column === 0) ? rows : rows.reverse()));
+  };
+  head.addEventListener("click", sort);
+  head.addEventListener("keydown", event => { if (event.key === "Enter") sort(); });
+}
+
+const element = id => document.getElementById(id);
+if (element("operating")) {
+  const { thresholds, classes } = JSON.parse(element("curves").textContent);
+  const slider = element("threshold");
+  slider.max = thresholds.length - 1;
+  let shown, at;
+
+  const numbers = i => {
+    const kept = shown.kept[i], right = shown.right[i], missed = shown.objects - right;
+    const precision = kept ? right / kept : NaN, recall = shown.objects ? right / shown.objects : NaN;
+    const f1 = kept + shown.objects ? 2 * right / (kept + shown.objects) : NaN;
+    return { precision, recall, f1, right, wrong: kept - right, missed };
+  };
+  const best = quality => {
+    let found = 0, highest = -Infinity;
+    thresholds.forEach((_, i) => {
+      const value = quality(numbers(i));
+      if (value >= highest) { highest = value; found = i; }  // of equals the highest threshold
+    });
+    return found;
+  };
+  const text = value => isNaN(value) ? "-" : value.toFixed(3);
+  const move = i => {
+    at = slider.value = i;
+    const n = numbers(i), threshold = thresholds[i];
+    element("at-threshold").textContent = threshold.toFixed(3);
+    element("at-precision").textContent = text(n.precision);
+    element("at-recall").textContent = text(n.recall);
+    element("at-F1").textContent = text(n.f1);
+    for (const name of ["right", "wrong", "missed"]) element("at-" + name).textContent = n[name];
+    element("cursor").setAttribute("d", `M${threshold} 0V1`);
+    const point = element("pr-point");
+    point.setAttribute("visibility", isNaN(n.precision) || isNaN(n.recall) ? "hidden" : "visible");
+    point.setAttribute("cx", n.recall || 0);
+    point.setAttribute("cy", n.precision || 0);
+  };
+  const draw = (id, x, y) => element(id).setAttribute("points", thresholds.map((_, i) => [x(i), y(i)])
+    .filter(([a, b]) => !isNaN(a) && !isNaN(b)).map(pair => pair.join()).join(" "));
+  const choose = name => {
+    shown = classes[name];
+    draw("precision-line", i => thresholds[i], i => numbers(i).precision);
+    draw("recall-line", i => thresholds[i], i => numbers(i).recall);
+    draw("F1-line", i => thresholds[i], i => numbers(i).f1);
+    draw("pr-line", i => numbers(i).recall, i => numbers(i).precision);
+    move(best(n => n.f1));
+  };
+  slider.addEventListener("input", () => move(Number(slider.value)));
+  element("class").addEventListener("change", event => choose(event.target.value));
+  element("by-f1").addEventListener("click", () => move(best(n => n.f1)));
+  element("by-precision").addEventListener("click", () => {
+    const least = Number(element("least-precision").value);
+    move(best(n => n.precision >= least ? n.recall : -1));
+  });
+  element("by-cost").addEventListener("click", () => {
+    const cost = Number(element("cost").value);
+    move(best(n => -n.wrong - cost * n.missed));
+  });
+  choose(element("class").value);
+}

@@ -1,0 +1,232 @@
+"""Writes the report of a checkpoint on a split, or of a file of detections."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from detseg.atomic_write import check_writable, write_text
+from detseg.checkpoint import BEST, FOLDER, run_dir_of
+from detseg.checkpoint.provenance import command, machine, read_run_file
+from detseg.config.load import config_to_dict
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.data.build import Split, resolve_data
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.segmentation import SegmentationDataset
+from detseg.draw.page import html_document, html_text
+from detseg.evaluation.report.detection_page import DetectionReport, Images
+from detseg.evaluation.report.gallery import Gallery
+from detseg.evaluation.report.map_page import MapReport, Triple, legend
+from detseg.evaluation.report.maps import MapStudy
+from detseg.evaluation.report.sections import facts_table, headline, training_curves
+from detseg.evaluation.results_file import results_evaluator
+from detseg.evaluation.run import evaluated, evaluation_config, open_split_for
+from detseg.factory import load_model
+from detseg.messages import counted, messages_on_console
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.ops.letterbox import Letterbox
+from detseg.predict import find_device, load_predictor
+from detseg.structures import UInt8Array
+from detseg.tasks import AnyDataset
+
+logger = logging.getLogger("detseg")
+
+PAGE = "index.html"
+_HERE = Path(__file__).parent
+_NUM_TIMED = 20
+
+
+@messages_on_console()
+def report(
+    checkpoint: Path, split: Split, folder: Path | None = None, overrides: Sequence[str] = (), device: str = "auto"
+) -> Path:
+    """Evaluate a checkpoint and write its report.
+
+    Args:
+        checkpoint: a checkpoint, or a run directory, whose best one is taken.
+        split: of the data that it was trained on.
+        folder: where to write; None: ``report`` in the run directory.
+        overrides: of ``data`` and ``evaluation``.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+
+    Returns:
+        The page. Beside it are ``errors.csv``, ``suspects.csv`` and, of detectors, ``thresholds.json``.
+
+    Raises:
+        DetsegError: the checkpoint or its data is missing or wrong, or the folder cannot be written.
+    """
+    checkpoint = checkpoint / FOLDER / BEST if checkpoint.is_dir() else checkpoint
+    target = find_device(device)
+    model, _, contents = load_model(checkpoint)
+    config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
+    dataset = open_split_for(config, split, contents.classes, checkpoint)
+    run_dir = run_dir_of(checkpoint)
+    folder = run_dir / "report" if folder is None else folder
+    check_writable(folder, "--out")
+    study = MapStudy(len(contents.classes), config.evaluation.boundary_width)
+    also = study.update_batch if isinstance(dataset, SegmentationDataset) else None
+    evaluator = evaluated(model, dataset, config, contents.classes, target, keep_images=True, also=also)
+    names = [dataset.packed.path(index) for index in range(len(dataset))]
+    predictor: Any = load_predictor(checkpoint, device)
+    found: DetectionReport | MapReport
+    if isinstance(evaluator, SegmentationEvaluator):
+
+        def look(place: int) -> Triple:
+            assert isinstance(dataset, SegmentationDataset)
+            image = predictor.read(dataset.path(place))
+            return image, dataset.semantic(place), predictor(image).labels
+
+        found = MapReport.of(evaluator, study, names, look)
+    else:
+        assert isinstance(evaluator, DetectionEvaluator)
+        found = DetectionReport.of(evaluator, _images_of(dataset, names, config, predictor.read))
+    facts = {
+        "model": f"{config.model.name}, {checkpoint}",
+        "images": f"{counted(len(dataset), 'image')} of {split}, {dataset.name}",
+        "network input": "{1} x {0} pixels".format(*config.data.input_hw),
+        "an image takes": _latency(predictor, dataset),
+        **_facts(),
+    }
+    rows, criterion = _training_rows(run_dir), next(iter(found.result.headline))
+    more = [("training", "Training", training_curves(rows, criterion)), *_provenance(run_dir)]
+    settings = yaml.safe_dump(config_to_dict(config), sort_keys=False)
+    more.append(("settings", "Settings", "<pre>" + "\n".join(map(html_text, settings.splitlines())) + "</pre>"))
+    return _write(found, folder, f"{run_dir.name}, {split}", facts, [part for part in more if part[2]])
+
+
+@messages_on_console()
+def report_results(
+    results: Path, annotations: Path, folder: Path, images: Path | None, overrides: Sequence[str] = ()
+) -> Path:
+    """Write the report of a file of detections of any program.
+
+    Args:
+        results, annotations: as of ``evaluate_results``.
+        folder: where to write.
+        images: the folder with the images; None: there are no pictures.
+        overrides: of ``evaluation``.
+    """
+    check_writable(folder, "--out")
+    evaluator, truth = results_evaluator(results, annotations, overrides, images)
+    names = [truth.packed.path(index) for index in range(len(truth))]
+
+    def read(place: int) -> UInt8Array:
+        from detseg.data.images.read import read_image
+
+        return read_image(truth.path(place))
+
+    ids = [truth.image_id(index) for index in range(len(truth))]
+    found = DetectionReport.of(evaluator, Images(ids, names, np.ones(len(ids)), read if images else None))
+    facts = {"detections": str(results), "annotations": str(annotations), **_facts()}
+    return _write(found, folder, results.name, facts, [])
+
+
+def _images_of(dataset: AnyDataset, names: Sequence[str], config: ExperimentConfig, read: Any) -> Images:
+    places = range(len(dataset))
+    assert isinstance(dataset, DetectionDataset)
+    fits = [Letterbox.fit(dataset.hw(place), config.data.input_hw) for place in places]
+    scales = np.array([np.sqrt(np.prod(fit.scale_xy)) for fit in fits])
+    return Images([dataset.image_id(place) for place in places], names, scales, lambda place: read(dataset.path(place)))
+
+
+def _latency(predictor: Any, dataset: AnyDataset) -> str:
+    """Of a file, read and predicted alone; a first round does not count."""
+    paths = [dataset.path(index) for index in range(min(_NUM_TIMED, len(dataset)))]
+    times = []
+    for number, path in enumerate([*paths[:2], *paths]):
+        begin = time.perf_counter()
+        predictor(path)
+        if number >= 2:
+            times.append((time.perf_counter() - begin) * 1e3)
+    if not times:
+        return "-"
+    return f"{statistics.median(times):.1f} ms ({min(times):.1f} to {max(times):.1f}), from the file on, one at a time"
+
+
+def _facts() -> dict[str, str]:
+    here = machine()
+    return {
+        "machine": f"{here['processor']}, {here['cores']} cores, {', '.join(here['gpus']) or 'no GPU'}",
+        "versions": f"detseg {version('detseg')}, torch {version('torch')}",
+        "command": command(),
+    }
+
+
+def _training_rows(run_dir: Path) -> list[dict[str, str]]:
+    table = run_dir / "metrics.csv"
+    if not table.is_file():
+        return []
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _provenance(run_dir: Path) -> Iterator[tuple[str, str, str]]:
+    """How the run began, of its ``run.json``."""
+    parts = []
+    for start in read_run_file(run_dir)["starts"]:
+        git = start.get("git") or {}
+        dirty = " (with changes)" if git.get("dirty") else ""
+        facts = {
+            "began": str(start.get("time")),
+            "command": str(start.get("command")),
+            "detseg": str(start.get("detseg")),
+            "commit": f"{git.get('commit', '-')}{dirty}",
+            "processor": str((start.get("machine") or {}).get("processor")),
+        }
+        for name, prints in (start.get("data") or {}).items():
+            facts[f"data, {name}"] = ", ".join(f"{key} {value}" for key, value in prints.items() if value)
+        parts.append(facts_table(facts))
+    yield "run", "How it was trained", "".join(parts)  # nothing of exported weights
+
+
+def _write(
+    found: DetectionReport | MapReport,
+    folder: Path,
+    title: str,
+    facts: Mapping[str, str],
+    more: Sequence[tuple[str, str, str]],
+) -> Path:
+    gallery = Gallery()
+    sections = [*found.sections(gallery), ("facts", "What was measured", facts_table(facts)), *more]
+    lines = [*found.in_short(), *found.result.explain()]
+    parts = [f"<h1>{html_text(title)}</h1>", headline(found.result.headline, found.intervals)]
+    parts.append(
+        '<p class="soft">Small numbers: 95 % intervals for the choice of the images (1000 bootstrap resamples).</p>'
+    )
+    parts.append(f'<ul class="short">{"".join(f"<li>{html_text(line)}</li>" for line in lines)}</ul>')
+    links = "".join(f'<a href="#{anchor}">{html_text(name)}</a> ' for anchor, name, _ in sections)
+    parts.append(f"<nav>{links}</nav>")
+    if isinstance(found, MapReport):
+        parts.append(f"<p>{legend(found.classes)}</p>")
+    parts += [f'<h2 id="{anchor}">{html_text(name)}</h2>{html}' for anchor, name, html in sections]
+    names = found.names if isinstance(found, MapReport) else found.images.names
+    parts.append(gallery.whole_images(names))
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    write_text(folder / "errors.csv", _csv(found.error_rows()))
+    write_text(folder / "suspects.csv", _csv(found.suspect_rows()))
+    if isinstance(found, DetectionReport):
+        rows = {row.name: row.threshold for row in found.result.classes if not np.isnan(row.threshold)}
+        write_text(folder / "thresholds.json", json.dumps(rows, indent=2))
+    page = folder / PAGE
+    write_text(page, html_document(title, "detseg report", parts, style, script))
+    for line in lines:
+        logger.info(line)
+    return page
+
+
+def _csv(rows: Iterator[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

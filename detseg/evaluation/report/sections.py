@@ -1,0 +1,179 @@
+"""The sections that reports of detectors and of label maps share, as HTML."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from detseg.draw.charts import UNIT_SQUARE, Axis, Line, lines_chart
+from detseg.draw.page import html_table, html_text
+from detseg.evaluation.report.outcomes import Calibration, Curve
+from detseg.metrics.bootstrap import interval
+from detseg.metrics.interface import format_number, without_nan
+from detseg.structures import FloatArray, IntArray
+
+_FRACTION = Axis("", 0.0, 1.0)
+_MOST_CLASSES = 25  # of a confusion matrix; of more, those with the most errors
+
+Interval = tuple[float, float]
+
+
+def headline(numbers: Mapping[str, float], intervals: Mapping[str, Interval]) -> str:
+    """A tile for each number, with its interval."""
+    tiles = []
+    for name, value in numbers.items():
+        low, high = intervals.get(name, (math.nan, math.nan))
+        sure = "" if math.isnan(low) else f"<small>{low:.3f} to {high:.3f}</small>"
+        tiles.append(f'<div class="tile"><span>{html_text(name)}</span><b>{format_number(value)}</b>{sure}</div>')
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def sortable_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose rows a click on a column sorts."""
+    return html_table(head, rows, 'class="sortable"')
+
+
+def operating_point(curves: Mapping[str, Curve], unit: str, start: str) -> str:
+    """Precision, recall and F1 at every threshold, with a slider.
+
+    Args:
+        curves: by class; the names stand in a list to choose from.
+        unit: what is counted.
+        start: the class that is shown first.
+    """
+    data = {
+        "thresholds": [round(float(value), 5) for value in next(iter(curves.values())).thresholds],
+        "classes": {
+            name: {"objects": one.num_objects, "kept": one.kept.tolist(), "right": one.right.tolist()}
+            for name, one in curves.items()
+        },
+    }
+    options = "".join(f"<option{' selected' if name == start else ''}>{html_text(name)}</option>" for name in curves)
+    colors = {"precision": "var(--bar)", "recall": "var(--warning)", "F1": "var(--ink)"}
+    lines = "".join(
+        f'<polyline id="{name}-line" vector-effect="non-scaling-stroke" style="fill: none; stroke-width: 2; stroke: '
+        f'{color}"/>'
+        for name, color in colors.items()
+    )
+    cursor = '<path id="cursor" vector-effect="non-scaling-stroke" style="stroke: var(--error)"/>'
+    by_score = lines_chart(
+        "By threshold",
+        Axis("threshold", 0, 1),
+        _FRACTION,
+        [Line(name, [], color) for name, color in colors.items()],
+        f'<g transform="{UNIT_SQUARE}">{lines}{cursor}</g>',
+    )
+    pr_line = '<polyline id="pr-line" vector-effect="non-scaling-stroke" style="fill: none; stroke-width: 2; '
+    pr_line += 'stroke: var(--bar)"/><ellipse id="pr-point" rx="0.012" ry="0.02" style="fill: var(--error)"/>'
+    by_recall = lines_chart(
+        "Precision by recall", Axis("recall", 0, 1), _FRACTION, [], f'<g transform="{UNIT_SQUARE}">{pr_line}</g>'
+    )
+    numbers = "".join(
+        f'<div class="tile"><span>{name}</span><b id="at-{name.replace(" ", "-")}"></b></div>'
+        for name in ("precision", "recall", "F1", "right", "wrong", "missed")
+    )
+    return (
+        '<div id="operating"><p><label>Class <select id="class">' + options + "</select></label> "
+        '<label class="slider">Threshold <input id="threshold" type="range" min="0" step="1"> '
+        '<output id="at-threshold"></output></label></p>'
+        f'<div class="tiles">{numbers}</div><p class="soft">right, wrong and missed are {html_text(unit)}</p>'
+        '<p>Best by <button id="by-f1">F1</button> <button id="by-precision">precision of at least</button>'
+        '<input id="least-precision" type="number" min="0" max="1" step="0.05" value="0.9"> '
+        '<button id="by-cost">cost</button> where a missed one costs <input id="cost" type="number" min="0" step="0.5" '
+        'value="1"> times a wrong one</p>'
+        f'<div class="charts">{by_score}{by_recall}</div>'
+        f'<script type="application/json" id="curves">{_json(data)}</script></div>'
+    )
+
+
+def _json(data: Any) -> str:
+    """For a page, which no text in it can end."""
+    return json.dumps(without_nan(data), separators=(",", ":")).replace("<", "\\u003c")
+
+
+def confusion_table(confusion: IntArray, rows: Sequence[str], columns: Sequence[str], unit: str) -> str:
+    """A matrix of true (rows) and predicted classes, each cell coloured by its fraction of the row."""
+    chosen_rows, chosen_columns = list(range(len(rows))), list(range(len(columns)))
+    note = ""
+    if len(rows) > _MOST_CLASSES:
+        errors = confusion.sum(axis=1) + confusion.sum(axis=0) - 2 * np.diagonal(confusion)
+        chosen_rows = sorted(np.argsort(-errors, kind="stable")[:_MOST_CLASSES].tolist())
+        chosen_columns = chosen_rows
+        note = f'<p class="soft">The {_MOST_CLASSES} of {len(rows)} classes with the most errors.</p>'
+    lines = ["<tr><th>true ╲ predicted</th>", *(f"<th>{html_text(columns[k])}</th>" for k in chosen_columns), "</tr>"]
+    totals = confusion.sum(axis=1)
+    for i in chosen_rows:
+        cells = []
+        for k in chosen_columns:
+            count, fraction = int(confusion[i, k]), confusion[i, k] / max(int(totals[i]), 1)
+            color = "--right" if i == k else "--wrong"
+            shown = f"{count}" if unit != "%" else f"{100 * fraction:.1f}"
+            style = f' style="background: color-mix(in srgb, var({color}) {round(90 * fraction)}%, transparent)"'
+            title = f"{rows[i]} predicted as {columns[k]}: {count} of {totals[i]} ({fraction:.1%})"
+            cells.append(f'<td{style if count else ""} title="{html_text(title)}">{shown if count else ""}</td>')
+        lines.append(f"<tr><th>{html_text(rows[i])}</th>{''.join(cells)}</tr>")
+    return f'<div class="wide"><table class="confusion">{"".join(lines)}</table></div>{note}'
+
+
+def calibration_chart(found: Calibration, what: str) -> str:
+    """The reliability diagram, and what it says."""
+    pairs = zip(found.confidence.tolist(), found.accuracy.tolist(), strict=True)
+    points = [pair for pair in pairs if not math.isnan(pair[0])]
+    lines = [Line("scores as probabilities", [(0, 0), (1, 1)], "var(--soft)", dashed=True)]
+    chart = lines_chart(
+        "Right, by score", Axis("score", 0, 1), _FRACTION, [*lines, Line("measured", points)], _points(points)
+    )
+    rows = [
+        (f"{k / len(found.counts):.1f} to {(k + 1) / len(found.counts):.1f}", str(count), *map(format_number, pair))
+        for k, (count, *pair) in enumerate(
+            zip(found.counts.tolist(), found.confidence.tolist(), found.accuracy.tolist(), strict=True)
+        )
+        if count
+    ]
+    table = html_table(("score", what, "mean score", "right"), rows)
+    return f'<div class="charts">{chart}<div>{table}</div></div>'
+
+
+def _points(points: Sequence[tuple[float, float]]) -> str:
+    dots = "".join(f'<ellipse cx="{x:.4f}" cy="{y:.4f}" rx="0.01" ry="0.017"/>' for x, y in points)
+    return f'<g transform="{UNIT_SQUARE}" style="fill: var(--bar)">{dots}</g>'
+
+
+def training_curves(rows: Sequence[Mapping[str, str]], metric: str) -> str:
+    """Losses and the metric by epoch, of the rows of a ``metrics.csv``; empty where there are too few."""
+    charts = []
+    for title, names in (("Loss", ("train/loss", "val/loss")), (f"{metric} on val", (f"val/{metric}",))):
+        lines = []
+        for name, color in zip(names, ("var(--bar)", "var(--warning)"), strict=False):
+            points = [(float(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
+            points = [point for point in points if math.isfinite(point[1])]
+            if len(points) > 1:
+                lines.append(Line(name, points, color))
+        if lines:
+            values = [point for line in lines for point in line.points]
+            x, y = (Axis.around(name, [point[k] for point in values]) for k, name in enumerate(("epoch", "")))
+            charts.append(lines_chart(title, x, y, lines))
+    return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
+
+
+def facts_table(facts: Mapping[str, str]) -> str:
+    """Names and values."""
+    rows = "".join(f"<tr><td>{html_text(name)}</td><td>{html_text(value)}</td></tr>" for name, value in facts.items())
+    return f'<div class="wide"><table class="facts">{rows}</table></div>'
+
+
+def with_interval(value: float, interval: Interval | None) -> str:
+    """A number for a table."""
+    if interval is None or math.isnan(interval[0]):
+        return format_number(value)
+    return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def class_intervals(values: Sequence[float], samples: FloatArray) -> list[Interval]:
+    """Of the number of each class and its (B, C) samples."""
+    ends = [interval(value, column) for value, column in zip(values, samples.T, strict=True)]
+    return [(max(low, 0.0), min(high, 1.0)) for low, high in ends]
