@@ -105,8 +105,8 @@ class MapReport:
             names = self.classes.names
             yield f"The error that costs most: {names[true]} taken for {names[found]} ({gain:+.3f} mIoU without it)."
         inside, along = (self.study.wrong / np.maximum(self.study.pixels, 1)).tolist()
-        share = self._percent(int(self.study.pixels[1]))
-        yield f"Along the true outlines ({share} of the pixels) {along:.1%} of the pixels are wrong, elsewhere {inside:.1%}."
+        part = self._percent(int(self.study.pixels[1]))
+        yield f"Along the true outlines ({part} of the pixels) {along:.1%} are wrong, elsewhere {inside:.1%}."
 
     def _percent(self, pixels: int) -> str:
         return f"{pixels / max(self.result.num_pixels, 1):.1%}"

@@ -1,0 +1,57 @@
+"""Labels to check: each kind of planted error is found, and named as what it is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detseg.evaluation.report.label_errors import Doubt, suspects
+from detseg.metrics.records import DetectionRecords
+from tests.metrics.builders import found, truth
+
+CAT, DOG = 0, 1
+RECALLS = np.array([0.7, 0.8])
+
+
+def records_of(rows: object, objects: object, **how: object) -> DetectionRecords:
+    part = DetectionRecords.of_image(7, found(rows), truth(objects, **how))  # type: ignore[arg-type]  # lists of tuples
+    return DetectionRecords.concatenate([part])
+
+
+def test_each_kind_is_found_once() -> None:
+    records = records_of(
+        [
+            ((0, 0, 10, 10), 0.95, CAT),  # as labelled
+            ((20, 0, 30, 10), 0.9, DOG),  # labelled as a cat
+            ((20, 0, 30, 10), 0.2, CAT),
+            ((44, 0, 54, 10), 0.8, CAT),  # the label lies beside it
+            ((60, 60, 70, 70), 0.6, DOG),  # no label
+        ],
+        [((0, 0, 10, 10), CAT), ((20, 0, 30, 10), CAT), ((40, 0, 50, 10), CAT), ((90, 90, 99, 99), DOG)],
+    )
+    got = suspects(records, RECALLS)
+    assert [(s.kind, round(s.doubt, 5), s.object, s.detection) for s in got] == [
+        (Doubt.MISPLACED, 0.8, 2, 3),
+        (Doubt.SWAPPED, 0.7, 1, 1),  # 0.9 less 0.2 for the label
+        (Doubt.OVERLOOKED, 0.6, -1, 4),
+        (Doubt.NOTHING, 0.4, 3, -1),  # half of the recall of its class
+    ]
+    assert {suspect.image_id for suspect in got} == {7}
+
+
+def test_a_neighbour_that_has_a_label_of_its_own_doubts_no_other() -> None:
+    boxes = [(0, 0, 10, 10), (4, 0, 14, 10)]  # IoU 0.43
+    records = records_of([(box, 0.9, CAT) for box in boxes], [(box, CAT) for box in boxes])
+    assert suspects(records, RECALLS) == []
+
+
+def test_crowds_are_not_doubted_and_what_lies_on_them_is_not_overlooked() -> None:
+    records = records_of([((0, 0, 10, 10), 0.9, CAT)], [((0, 0, 20, 10), DOG)], crowd=[0])
+    assert suspects(records, RECALLS) == []
+
+
+def test_an_image_without_detections_or_without_labels() -> None:
+    (nothing,) = suspects(records_of([], [((0, 0, 10, 10), DOG)]), RECALLS)
+    assert (nothing.kind, nothing.doubt) == (Doubt.NOTHING, 0.4)
+    (overlooked,) = suspects(records_of([((0, 0, 10, 10), 0.6, DOG)], []), RECALLS)
+    assert (overlooked.kind, round(overlooked.doubt, 5)) == (Doubt.OVERLOOKED, 0.6)
+    assert suspects(records_of([], []), RECALLS) == []

@@ -1,0 +1,171 @@
+"""The page of a report: its numbers are those of the evaluation, it stands alone, and it can be used."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detseg.cli import main
+from tests.browser import document_of, measured_in_windows, needs_chromium
+from tests.tiny import TinyRun
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def page(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a detector."""
+    return written(tmp_path_factory.mktemp("report") / "folder", str(tiny_run.run_dir))
+
+
+@pytest.fixture(scope="module")
+def page_of_maps(tiny_segmentation: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("report"), str(tiny_segmentation.best))
+
+
+@pytest.fixture(scope="module")
+def page_of_masks(tiny_instances: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("report"), str(tiny_instances.best))
+
+
+def written(folder: Path, *arguments: str) -> Path:
+    assert main(["report", *arguments, "--out", str(folder)]) == 0
+    return folder / "index.html"
+
+
+def tiles(page: Path) -> dict[str, tuple[str, str]]:
+    """Name → value and interval of the numbers at the top."""
+    found = re.findall(r'class="tile"><span>(.+?)</span><b>(.+?)</b>(?:<small>(.+?)</small>)?', page.read_text())
+    return {name: (value, interval) for name, value, interval in found}
+
+
+@pytest.mark.parametrize("kind", ["run", "segmentation", "instances"])
+def test_the_numbers_are_those_of_evaluate(kind: str, request: pytest.FixtureRequest) -> None:
+    run: TinyRun = request.getfixturevalue(f"tiny_{kind}")
+    page: Path = request.getfixturevalue({"run": "page", "segmentation": "page_of_maps"}.get(kind, "page_of_masks"))
+    result = run.evaluate()
+    written_by_evaluate = json.loads((run.run_dir / "evaluation_val.json").read_text())["intervals"]
+    shown = tiles(page)
+    for name, value in result.headline.items():
+        assert shown[name][0] == f"{value:.3f}"
+        low, high = written_by_evaluate[name]
+        assert shown[name][1] == f"{low:.3f} to {high:.3f}"
+    for row in result.classes:
+        assert f"<td>{row.name}</td>" in page.read_text()
+
+
+def test_files_beside_the_page(page: Path, page_of_maps: Path, tiny_run: TinyRun) -> None:
+    result = tiny_run.evaluate()
+    thresholds = json.loads((page.parent / "thresholds.json").read_text())
+    assert thresholds == {row.name: row.threshold for row in result.classes if row.threshold == row.threshold}
+    errors = rows_of(page.parent / "errors.csv")
+    for row in result.classes:
+        missed = sum(error["kind"] == "missed" and error["label"] == row.name for error in errors)
+        assert missed == row.num_objects - round(row.recall * row.num_objects)
+    assert not (page_of_maps.parent / "thresholds.json").exists()
+    assert len(rows_of(page_of_maps.parent / "errors.csv")) == tiny_run.evaluate().num_images
+    for folder in (page.parent, page_of_maps.parent):
+        doubts = [float(row["doubt"]) for row in rows_of(folder / "suspects.csv")]
+        assert doubts == sorted(doubts, reverse=True)
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_page_needs_nothing_else(page: Path, page_of_maps: Path, page_of_masks: Path) -> None:
+    for one in (page, page_of_maps, page_of_masks):
+        text = one.read_text()
+        assert not re.search(r'(?:src|href)="(?!data:|#)', text)
+        assert "http" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)
+        assert len(text) < 5_000_000
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_a_reader_sorts_and_moves_the_threshold(page: Path, tiny_run: TinyRun, tmp_path: Path) -> None:
+    result = tiny_run.evaluate()
+    best = max(result.classes, key=lambda row: row.num_objects)
+    script = f"""<script>
+      const of = name => document.getElementById(name), select = of("class"), slider = of("threshold");
+      const choose = name => {{ select.value = name; select.dispatchEvent(new Event("change")); }};
+      const names = ["threshold", "precision", "recall", "F1", "right", "wrong", "missed"];
+      const numbers = () => names.map(n => of("at-" + n).textContent);
+      choose({best.name!r}); const best = numbers();
+      slider.value = 0; slider.dispatchEvent(new Event("input")); const all = numbers();
+      of("least-precision").value = 0.5; of("by-precision").click(); const precise = numbers();
+      of("cost").value = 1000; of("by-cost").click(); const careful = numbers();
+      const table = document.querySelector("#classes ~ .wide table"), head = table.querySelectorAll("th")[1];
+      const column = () => [...table.tBodies[0].rows].map(row => Number(row.cells[1].textContent));
+      head.click(); const falling = column(); head.click(); const rising = column();
+      document.title = JSON.stringify({{best, all, precise, careful, falling, rising}});
+    </script>"""
+    used = tmp_path / "used.html"
+    used.write_text(page.read_text().replace("</body>", f"{script}</body>"))
+    shown = re.search("<title>(.+)</title>", document_of(used.as_uri(), tmp_path))
+    assert shown is not None
+    got: dict[str, Any] = json.loads(shown[1])
+    right = round(best.recall * best.num_objects)
+    threshold, precision, recall, f1, *counts = got["best"]
+    assert (threshold, precision, recall, f1) == tuple(
+        f"{value:.3f}" for value in (best.threshold, best.precision, best.recall, best.f1)
+    )
+    assert counts == [str(right), str(round(right / best.precision) - right), str(best.num_objects - right)]
+    assert got["all"][0] == "0.000"
+    assert int(got["all"][4]) + int(got["all"][5]) <= best.num_detections
+    assert float(got["precise"][1]) >= 0.5
+    assert float(got["precise"][2]) >= float(got["best"][2]) or best.precision < 0.5
+    assert got["careful"][6] == got["all"][6]  # nothing is missed that is found at all
+    assert got["falling"] == sorted((row.num_objects for row in result.classes), reverse=True) == got["rising"][::-1]
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_it_fits_into_windows(page: Path, page_of_maps: Path, page_of_masks: Path, tmp_path: Path) -> None:
+    for one in (page, page_of_maps, page_of_masks):
+        measure = "w.document.querySelectorAll('figure').length"
+        assert all(number > 0 for number in measured_in_windows(one, [390, 1280], measure, tmp_path))
+
+
+def test_a_file_of_detections_has_a_report(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = tiny_run.evaluate(coco_dir=tmp_path)
+    files = ["--results", str(tmp_path / "detections.json"), "--annotations", str(tmp_path / "ground_truth.json")]
+    assert main(["report", *files]) == 0
+    page = tmp_path / "detections_report" / "index.html"
+    assert f"written: {page}" in capsys.readouterr().out
+    assert tiles(page)["AP"][0] == f"{result.coco['AP']:.3f}"
+    assert "<figure" not in page.read_text()
+    with_pictures = written(tmp_path / "more", *files, "--images", str(tiny_run.data_root))
+    assert "<figure" in with_pictures.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "no run given, and no --results with --annotations"),
+        (["none.ckpt"], "none.ckpt"),
+        (["--results", "a.json"], "go together; give both"),
+        (["--images", "folder", "RUN"], "--images: is for --results; leave it out"),
+        (["RUN", "--results", "a.json", "--annotations", "b.json"], "--results are scored without a run"),
+        (["--results", "a.json", "--annotations", "b.json", "--split", "val"], "--split: is for a run"),
+        (["RUN", "model.name=fcn"], "only data.* and evaluation.* can be changed"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], line: str, tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(tiny_run.run_dir) if argument == "RUN" else argument for argument in arguments]
+    assert main(["report", *given]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert line in error
