@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from detseg.cli import benchmark, compare, config, evaluate, export_weights, find_lr, predict, report, train, tune
+from detseg.cli import benchmark, config, export_weights, find_lr, predict, train, tune
 from detseg.cli.data import check, convert, show, split
+from detseg.cli.evaluation import compare, evaluate, report
 from detseg.cli.tool import run_tool
 from detseg.errors import ConfigError
 from detseg.messages import did_you_mean, printable
@@ -18,7 +19,7 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int | None], str]] = {
     "show": (show.show, "draw samples of a data set, raw or augmented, on one sheet"),
     "split": (split.split, "divide a data set: validation and test images, folds"),
     "evaluate": (evaluate.evaluate, "evaluate a checkpoint on a split of its data"),
-    "report": (report.report, "write a page on a model: how good, which errors, which labels to check"),
+    "report": (report.report, "write a page on a model: how good, and what goes wrong"),
     "compare": (compare.compare, "say which of two models is better, and how sure that is"),
     "predict": (predict.predict, "predict for images: drawn copies, and detections or masks"),
     "export-weights": (export_weights.export_weights, "write a checkpoint's weights as a safetensors file"),

@@ -1,0 +1,1 @@
+"""The sub-commands that judge a model, or the results of any program."""
