@@ -15,7 +15,7 @@ from detseg.explain.heat_maps import HeatMap, class_heat_maps, contributions, de
 from detseg.factory import build_model
 from detseg.models.layers import Normalize
 from detseg.models.segmentation import SegmentationLoss, SemanticSegmenter
-from detseg.models.yolo.detector import YoloDetector
+from detseg.models.yolo.detector import YoloDetector, best_detections
 from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedScheme
 from detseg.predict import Predictor, SegmentationPredictor
 from detseg.structures import ClassTable, UInt8Array
@@ -170,19 +170,26 @@ def is_heat(heat: HeatMap, hw: tuple[int, int]) -> bool:
     return heat.heat.shape == hw and bool(np.isfinite(heat.heat).all()) and heat.heat.min() >= 0 and largest in (0, 1)
 
 
+def random_yolo(head: str, neck: str) -> Any:
+    config = {"backbone": {"name": "csp_nano", "width": 0.125}, "neck": {"name": neck}}
+    limits = {"nms_iou": 0.95, "max_detections": 12}
+    torch.manual_seed(0)
+    model = build_model(YoloConfig.model_validate(config | limits | {"head": {"name": head, **HEADS[head]}}), CLASSES)
+    tell_places_apart(model)
+    return model.eval()
+
+
+def random_rcnn(masks: bool, output_of_label: tuple[int, ...] | None) -> Any:
+    torch.manual_seed(0)
+    model = small_detector(5 if output_of_label else 4, masks, output_of_label=output_of_label)
+    spread_outputs(model)
+    return model.eval()
+
+
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("neck", ["fpn", "pan"])
 def test_every_yolo_has_heat_maps_of_each_detection(head: str, neck: str) -> None:
-    config = {
-        "backbone": {"name": "csp_nano", "width": 0.125},
-        "neck": {"name": neck},
-        "nms_iou": 0.95,
-        "max_detections": 12,
-    }
-    torch.manual_seed(0)
-    model: Any = build_model(YoloConfig.model_validate(config | {"head": {"name": head, **HEADS[head]}}), CLASSES)
-    tell_places_apart(model)
-    predictor = Predictor(model, CLASSES, (64, 96), score_threshold=0.0)
+    predictor = Predictor(random_yolo(head, neck), CLASSES, (64, 96), score_threshold=0.0)
     image = noise(50, 60)
     found, heats = predictor(image), detection_heat_maps(predictor, image)
     assert len(found) > 3
@@ -198,10 +205,7 @@ def test_every_yolo_has_heat_maps_of_each_detection(head: str, neck: str) -> Non
 @pytest.mark.parametrize("masks", [False, True])
 @pytest.mark.parametrize("output_of_label", [None, (2, 1, 4)])
 def test_every_rcnn_has_heat_where_it_pooled(masks: bool, output_of_label: tuple[int, ...] | None) -> None:
-    torch.manual_seed(0)
-    model = small_detector(5 if output_of_label else 4, masks, output_of_label=output_of_label)
-    spread_outputs(model)
-    predictor = Predictor(model, CLASSES, (64, 96), score_threshold=0.1)
+    predictor = Predictor(random_rcnn(masks, output_of_label), CLASSES, (64, 96), score_threshold=0.1)
     image = noise(64, 96)
     found, heats = predictor(image), detection_heat_maps(predictor, image)
     assert len(found) > 3
@@ -222,6 +226,40 @@ def test_every_rcnn_has_heat_where_it_pooled(masks: bool, output_of_label: tuple
             around[max(int(y1) - reach, 0) : int(y2) + reach, max(int(x1) - reach, 0) : int(x2) + reach] = True
             assert own.fraction_inside(around) > 0.9
     assert num_shown > len(found) / 2
+
+
+@pytest.mark.parametrize("kind", [*HEADS, "rcnn", "rcnn with unused outputs"])
+def test_heat_is_the_slope_of_the_log_odds_that_the_detector_gives(kind: str) -> None:
+    # Each cell of the map is scaled up and down a little, and the score of the best detection read from the results.
+    model = random_yolo(kind, "fpn") if kind in HEADS else random_rcnn(False, (2, 1, 4) if "unused" in kind else None)
+    predictor = Predictor(model, CLASSES, (64, 96), score_threshold=0.0)
+    image = noise(64, 96)  # as large as the input, so that the letterbox changes nothing
+    (heat,) = detection_heat_maps(predictor, image, most=1)
+    (stride,) = heat.score.strides
+    model, hw = predictor.model, (64, 96)
+    inputs = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        features = model.features(inputs)
+        level = [64 // x.shape[2] for x in features].index(stride)
+        proposals = None if kind in HEADS else model.rpn.propose(model.rpn.read(model(inputs), hw), hw, training=False)
+
+        def log_odds(row: int, column: int, factor: float) -> float:
+            changed = [x.clone() for x in features]
+            changed[level][:, :, row, column] *= factor
+            if proposals is not None:
+                (found,) = model.roi_heads.detect(changed, proposals, hw, model.output_of_label)
+            else:
+                (found,) = best_detections(model.scheme, model.head(changed), hw, 0.001, 0.95, 12)
+            assert (found.boxes[0] - torch.from_numpy(heat.found.boxes[0])).abs().max() < 3
+            assert found.labels[0] == heat.found.labels[0]
+            return float(torch.logit(found.scores[0].double()))
+
+        rows, columns = features[level].shape[2:]
+        slopes = [log_odds(y, x, 1.02) - log_odds(y, x, 0.98) for y in range(rows) for x in range(columns)]
+    cells = torch.tensor(slopes).view(1, 1, rows, columns)
+    expected = F.interpolate(cells, scale_factor=stride, mode="bilinear")[0, 0].relu()
+    assert expected.max() > 0
+    assert np.abs(heat.score.heat - (expected / expected.max()).numpy()).max() < 0.02
 
 
 @pytest.mark.parametrize(("schema", "levels"), [(FcnConfig, 6), (UNetConfig, 3)])
