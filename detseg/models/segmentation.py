@@ -66,7 +66,7 @@ class SemanticSegmenter(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float in [0, 1] → (B, C, H, W) float32 logits."""
-        return self._logits(self.head, self._features(images), images)
+        return self.logits(self.head, self.features(images), images)
 
     def losses(self, images: Tensor, semantic: Tensor) -> LossTerms:
         """Weighted loss terms of a batch, computed in float32 whatever the precision of the network."""
@@ -83,11 +83,11 @@ class SemanticSegmenter(nn.Module):
         return self._losses_and_logits(images, semantic)
 
     def _losses_and_logits(self, images: Tensor, semantic: Tensor) -> tuple[LossTerms, Tensor]:
-        features = self._features(images)
-        logits = self._logits(self.head, features, images)
+        features = self.features(images)
+        logits = self.logits(self.head, features, images)
         terms = self._losses(logits, semantic)
         if self.auxiliary is not None:
-            others = self._losses(self._logits(self.auxiliary, features, images), semantic)
+            others = self._losses(self.logits(self.auxiliary, features, images), semantic)
             terms |= {f"{name}_aux": self.auxiliary_weight * term for name, term in others.items()}
         return terms, logits
 
@@ -95,13 +95,14 @@ class SemanticSegmenter(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             return cast(LossTerms, self.criterion(logits, semantic))
 
-    def _features(self, images: Tensor) -> list[Tensor]:
+    def features(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) float in [0, 1] → the maps that the head sees, finest first, of the padded images."""
         height, width = images.shape[-2:]  # padded at right and bottom by the backbone's mean
         padded = F.pad(self.normalize(images), (0, -width % self.stride, 0, -height % self.stride))
         features: list[Tensor] = self.backbone(padded)
         return features if self.neck is None else self.neck(features)
 
-    def _logits(self, head: nn.Module, features: list[Tensor], images: Tensor) -> Tensor:
+    def logits(self, head: nn.Module, features: list[Tensor], images: Tensor) -> Tensor:
         """A head's scores → (B, C, H, W) float32 logits of the images."""
         logits = cast(Tensor, head(features)).float()
         stride = cast(SemanticHead, head).stride

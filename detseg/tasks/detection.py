@@ -174,7 +174,7 @@ def _with_anchors(
 
     if not isinstance(train_set, DetectionDataset):
         raise ConfigError(f"model.head.anchors: cannot be fitted to a {type(train_set).__name__}; set them")
-    sizes = _box_sizes(train_set, config.data.input_hw)
+    sizes = box_sizes(train_set, config.data.input_hw)
     num_anchors = head.anchors_per_level * len(head_strides(head))
     anchors = fit_anchors(sizes, num_anchors, config.seed)
     overlap = mean_best_iou(sizes, anchors)
@@ -193,7 +193,7 @@ def _class_weights(train_set: EvalSource) -> tuple[float, ...]:
     return logged_weights(found, train_set.classes, "inverse square root of frequency")
 
 
-def _box_sizes(dataset: DetectionDataset, input_hw: tuple[int, int]) -> FloatArray:
+def box_sizes(dataset: DetectionDataset, input_hw: tuple[int, int]) -> FloatArray:
     """(T, 2) widths and heights, in input pixels, of the boxes that count."""
     sizes = [np.zeros((0, 2))]
     for index in range(len(dataset)):

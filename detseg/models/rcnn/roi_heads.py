@@ -143,7 +143,7 @@ class RoIHeads(nn.Module):
             nothing = zero_loss(self.box_head, self.box_predictor, like=features[0])
             terms = {"class": nothing, "box": nothing}
         else:
-            logits, deltas = self._classify(features, [own for own, _ in samples], hw)
+            logits, deltas = self.classify(features, [own for own, _ in samples], hw)
             classes = torch.zeros(len(regions), dtype=torch.int64, device=regions.device)
             classes[positive] = outputs
             terms = {
@@ -166,7 +166,7 @@ class RoIHeads(nn.Module):
             hw: height and width of the images, pixels.
             outputs: (C,) int64, the output of the class layer of each label; None: all but the first.
         """
-        logits, deltas = self._classify(features, proposals, hw)
+        logits, deltas = self.classify(features, proposals, hw)
         if outputs is None:
             outputs = torch.arange(1, logits.shape[1], device=logits.device)
         scores, deltas = logits.softmax(dim=1)[:, outputs], deltas[:, outputs]  # R C, R C 4
@@ -186,8 +186,8 @@ class RoIHeads(nn.Module):
         chosen = self.sampler(assignment, None if target.draw_seed is None else target.draw_seed + 1)
         return boxes[chosen], assignment.objects[chosen]
 
-    def _classify(self, features: list[Tensor], boxes: list[Tensor], hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """(R, O) float32 logits and (R, O, 4) float32 differences."""
+    def classify(self, features: list[Tensor], boxes: list[Tensor], hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Feature maps and boxes of each image → (R, O) float32 logits and (R, O, 4) float32 differences."""
         pooled = self.box_pool(_by_name(features), boxes, [hw] * len(boxes))
         logits, deltas = self.box_predictor(self.box_head(pooled))
         return logits.float(), deltas.float().unflatten(1, (-1, 4))
@@ -201,7 +201,7 @@ class RoIHeads(nn.Module):
         best = classwise_nms(boxes, score, label, self.nms_iou)[: self.max_detections]
         return DetectorOutput(boxes[best], score[best], label[best])
 
-    def _mask_logits(self, features: list[Tensor], boxes: list[Tensor], hw: tuple[int, int], outputs: Tensor) -> Tensor:
+    def mask_logits(self, features: list[Tensor], boxes: list[Tensor], hw: tuple[int, int], outputs: Tensor) -> Tensor:
         """Boxes of each image and the output of each → (R, M, M) float32."""
         pool, head, predictor = cast(tuple[nn.Module, ...], (self.mask_pool, self.mask_head, self.mask_predictor))
         logits = predictor(head(pool(_by_name(features), boxes, [hw] * len(boxes))))
@@ -220,7 +220,7 @@ class RoIHeads(nn.Module):
         if not len(outputs):
             heads = cast(tuple[nn.Module, ...], (self.mask_head, self.mask_predictor))
             return zero_loss(*heads, like=features[0])
-        logits = self._mask_logits(features, [boxes for boxes, _ in positives], hw, outputs)
+        logits = self.mask_logits(features, [boxes for boxes, _ in positives], hw, outputs)
         expected = [
             mask_targets(target.masks, objects, boxes, logits.shape[-1], not self.torchvision_masks)
             for (boxes, objects), target in zip(positives, targets, strict=True)
@@ -233,7 +233,7 @@ class RoIHeads(nn.Module):
     ) -> list[DetectorOutput]:
         labels = torch.cat([detections.labels for detections in found])
         boxes = [detections.boxes for detections in found]
-        grids = self._mask_logits(features, boxes, hw, outputs[labels]).sigmoid()
+        grids = self.mask_logits(features, boxes, hw, outputs[labels]).sigmoid()
         regions = [torchvision_mask_regions(own, grids.shape[-1]) if self.torchvision_masks else own for own in boxes]
         return [
             DetectorOutput(image.boxes, image.scores, image.labels, grids=RoiMasks(own, region, self.mask_threshold))

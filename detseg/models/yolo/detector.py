@@ -66,8 +66,11 @@ class YoloDetector(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) float in [0, 1] → (B, K, H / s, W / s) raw maps, one a stride."""
-        features = self.neck(self.backbone(self.normalize(images)))
-        return cast(list[Tensor], self.head(features))
+        return cast(list[Tensor], self.head(self.features(images)))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) float in [0, 1] → the maps of the neck, finest first, which the head sees."""
+        return cast(list[Tensor], self.neck(self.backbone(self.normalize(images))))
 
     def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
         """Weighted loss terms of a batch, computed in float32 whatever the precision of the network."""
