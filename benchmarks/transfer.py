@@ -1,11 +1,12 @@
 """Transfer learning in figures: one ImageNet backbone in our hands and in the peers', detectors taken to other data.
 
     python -m benchmarks.transfer                    every run that has no result yet, then the tables
+    python -m benchmarks.transfer --time             how long an epoch of each takes, in turn; nothing else should run
     python -m benchmarks.transfer --only NAME ...    some tables with their runs, or some runs
     python -m benchmarks.transfer --small            an epoch on few images of each; nothing is written: do they run?
 
-A result is appended to ``results.jsonl`` in the folder of the runs as soon as it is there, and a run that has one is
-not run again. docs/benchmarks.md says what is compared.
+A result is appended to ``benchmarks/transfer.jsonl`` as soon as it is there, and a run that has one is not run again, so
+that some may run on one day and the rest on another. docs/benchmarks.md says what is compared.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import argparse
 import json
 import logging
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,12 +40,12 @@ from detseg.data.formats.voc import read_voc, read_voc_masks
 from detseg.training.callbacks.run_files import best_epoch
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-RESULTS = "results.jsonl"
+RESULTS = ROOT / "benchmarks" / "transfer.jsonl"
 PEERS = {"torchvision": "torchvision", "smp": "segmentation-models-pytorch"}
 CELLS = ("Platelets", "RBC", "WBC")
 AnySet = DetectionDataset | SegmentationDataset
 Result = dict[str, Any]
-"""Of a run: ``minutes``; ``epoch``, the best one; its ``scores`` (split → metric → value, the one it was chosen by
+"""Of a run: ``minutes`` with whatever ran beside it, and ``epoch_seconds`` without; ``epoch``, the best one; its ``scores`` (split → metric → value, the one it was chosen by
 first); ``weights``, what the log says of them; ``measured_on``; of ours also the number of training ``images``."""
 
 
@@ -51,38 +54,78 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=[*TABLES, *RUNS], default=[*TABLES], metavar="NAME")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "transfer", help="where the runs go")
+    parser.add_argument("--time", action="store_true", help="time an epoch of each, twice")
     parser.add_argument("--small", action="store_true", help="an epoch on few images, in a temporary folder")
     arguments = parser.parse_args()
     tables = [name for name in arguments.only if name in TABLES]
     wanted = {*arguments.only, *(run for name in tables for run in TABLES[name])}
     if arguments.small:
         with tempfile.TemporaryDirectory() as folder:
-            run_all(wanted, Path(folder), small=True)
+            run_all(wanted, Path(folder), Path(folder) / RESULTS.name, small=True)
         return
-    results = run_all(wanted, arguments.folder.resolve(), small=False)
+    if arguments.time:
+        time_all([run for name in ("transfer_bccd", "transfer_camvid") for run in TABLES[name]])
+        return
+    results = run_all(wanted, arguments.folder.resolve(), RESULTS, small=False)
     for name in tables:
         places = dict.fromkeys(results[run]["measured_on"] for run in TABLES[name])
         write_results(PAGE, name, f"`{name}`: {' And: '.join(places)}\n\n{WRITERS[name](results)}")
 
 
-def run_all(wanted: set[str], folder: Path, small: bool) -> dict[str, Result]:
-    """Do the wanted runs that ``folder`` has no result of, in the order of ``RUNS``; all results by run."""
+def run_all(wanted: set[str], folder: Path, file: Path, small: bool) -> dict[str, Result]:
+    """Do the wanted runs that ``file`` has no result of, in the order of ``RUNS``; all results by run."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / RESULTS
-    file.touch()
-    results = {row["run"]: row for row in map(json.loads, file.read_text(encoding="utf-8").splitlines())}
+    results = read_results(file)
     write_four_classes(folder)
     for name in RUNS:
-        if name not in wanted or name in results:
+        if name not in wanted or "scores" in results.get(name, {}):
             continue
         print(f"== {name}", flush=True)
         run = RUNS[name]
         result = train_peer(run, small) if run.maker in PEERS else train_ours(run, folder / name, small)
-        results[name] = {"run": name, **result, "measured_on": measured_on()}
-        print(results[name], flush=True)
-        with file.open("a", encoding="utf-8") as rows:
-            rows.write(json.dumps(results[name]) + "\n")
+        append_result(file, {"run": name, **result, "measured_on": measured_on()})
+    return read_results(file)
+
+
+def read_results(file: Path) -> dict[str, Result]:
+    """All results by run, of one or more rows each."""
+    results: dict[str, Result] = {}
+    for row in map(json.loads, file.read_text(encoding="utf-8").splitlines() if file.exists() else ()):
+        results.setdefault(row["run"], {}).update(row)
     return results
+
+
+def append_result(file: Path, row: Result) -> None:
+    """Keep a row."""
+    print(row, flush=True)
+    with file.open("a", encoding="utf-8") as rows:
+        rows.write(json.dumps(row) + "\n")
+
+
+def time_all(names: list[str]) -> None:
+    """Time the second epoch of each, without validation, twice in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(2):
+        for name in names:
+            run = RUNS[name]
+            one, two = (_seconds(replace(run, max_epochs=epochs)) for epochs in (1, 2))
+            seconds[name].append(two - one)
+            print(name, seconds[name], flush=True)
+    for name, values in seconds.items():
+        append_result(RESULTS, {"run": name, "epoch_seconds": values})
+
+
+def _seconds(run: Run) -> float:
+    """Of a whole training with one validation, if it is ours; of a peer its epochs alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        if run.maker not in PEERS:
+            train_ours(replace(run, data=None), Path(folder) / "run", small=False)
+            return time.perf_counter() - begin
+    assert run.data is not None
+    for _ in _peer(run.maker, _open(run.data, "train", small=False), run.max_epochs).epochs():
+        pass
+    return time.perf_counter() - begin
 
 
 def train_ours(run: Run, run_dir: Path, small: bool) -> Result:
@@ -206,7 +249,7 @@ def table_bccd(results: dict[str, Result]) -> str:
         if "version" in result:
             model = f"torchvision {result['version']}, `FasterRCNN`"
         test, best = result["scores"]["test"], f"{result['scores']['val']['AP']:.3f}, {result['epoch']}"
-        rows.append([model, way, f"**{test['AP']:.3f}**", f"{test['AP50']:.3f}", best, f"{result['minutes']:.1f}"])
+        rows.append([model, way, f"**{test['AP']:.3f}**", f"{test['AP50']:.3f}", best, minutes(name, result)])
     return markdown(rows)
 
 
@@ -216,7 +259,7 @@ def table_camvid(results: dict[str, Result]) -> str:
     for name in TABLES["transfer_camvid"]:
         result, way = results[name], WAYS.get(name.partition("_")[2], WAYS["trained"])
         peer = f"segmentation-models-pytorch {result['version']}, `Unet`" if "version" in result else None
-        numbers = [f"**{result['scores']['val']['mIoU']:.3f}**", str(result["epoch"]), f"{result['minutes']:.1f}"]
+        numbers = [f"**{result['scores']['val']['mIoU']:.3f}**", str(result["epoch"]), minutes(name, result)]
         rows.append([peer or "detseg, U-Net", way, *numbers])
     return markdown(rows)
 
@@ -249,6 +292,12 @@ def table_fine_tuning(results: dict[str, Result]) -> str:
         cells = [f"{score['AP']:.3f}, {score['loss']:.2f}" for score in numbers]
         rows.append([before, after, "; ".join(results[taken]["weights"]), *cells])
     return markdown(rows)
+
+
+def minutes(name: str, result: Result) -> str:
+    """Of the training alone, on an idle machine."""
+    seconds = result.get("epoch_seconds")
+    return "-" if seconds is None else f"{statistics.median(seconds) * RUNS[name].max_epochs / 60:.1f}"
 
 
 def markdown(rows: list[list[str]]) -> str:

@@ -42,7 +42,7 @@ def test_maps_are_scored_over_all_pixels_together(tmp_path: Path) -> None:
 def test_every_table_has_its_place_and_a_row_for_its_runs() -> None:
     page, score = PAGE.read_text(encoding="utf-8"), {"AP": 0.125, "AP50": 0.5, "mIoU": 0.25, "loss": 7.0}
     result: dict[str, Any] = {
-        "minutes": 2.0,
+        "epoch_seconds": [5.0, 7.0],
         "epoch": 15,
         "scores": {"val": score, "test": score},
         "weights": ["9 of 9"],
