@@ -55,21 +55,21 @@ class RCNNDetector(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) float in [0, 1] → (B, 5A, H / s, W / s) raw maps of the proposals, one a level: A objectness
         logits, then 4 differences for each anchor."""
-        return self._raw_maps(self._features(images))
+        return self._raw_maps(self.features(images))
 
     def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
         """Weighted loss terms of a batch, computed in float32 whatever the precision of the network. ValueError: sides
         that the coarsest stride does not divide, or objects without the masks that are learned."""
         self._check(images, targets)
-        features = self._features(images)
-        return self._losses(features, self._read(features, images), _hw(images), targets)
+        features = self.features(images)
+        return self._losses(features, self.read(features, images), _hw(images), targets)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> list[DetectorOutput]:
         """The detections of each of B images, best first, in pixels of ``images``."""
         self._check(images, [])
-        features = self._features(images)
-        return self._detections(features, self._read(features, images), _hw(images))
+        features = self.features(images)
+        return self._detections(features, self.read(features, images), _hw(images))
 
     @torch.no_grad()
     def losses_and_predictions(
@@ -77,11 +77,12 @@ class RCNNDetector(nn.Module):
     ) -> tuple[LossTerms, list[DetectorOutput]]:
         """Both from one pass through backbone, neck and proposal head; raises as ``losses``."""
         self._check(images, targets)
-        features = self._features(images)
-        outputs = self._read(features, images)
+        features = self.features(images)
+        outputs = self.read(features, images)
         return self._losses(features, outputs, _hw(images), targets), self._detections(features, outputs, _hw(images))
 
-    def _features(self, images: Tensor) -> list[Tensor]:
+    def features(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) float in [0, 1] → maps of the neck, finest first, which both stages look at."""
         return cast(list[Tensor], self.neck(self.backbone(self.normalize(images))))
 
     def _raw_maps(self, features: list[Tensor]) -> list[Tensor]:
@@ -89,7 +90,8 @@ class RCNNDetector(nn.Module):
         pooled = F.max_pool2d(features[-1], kernel_size=1, stride=2)
         return cast(list[Tensor], self.rpn([*features, pooled]))
 
-    def _read(self, features: list[Tensor], images: Tensor) -> AnchorOutputs:
+    def read(self, features: list[Tensor], images: Tensor) -> AnchorOutputs:
+        """What the first stage predicts for each anchor of the images that the features are of."""
         return self.rpn.read(self._raw_maps(features), _hw(images))
 
     def _losses(
