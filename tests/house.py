@@ -38,11 +38,24 @@ ALLOWED: dict[str, set[str]] = {
     "benchmark": EVERYTHING | {"tasks"},
     "tuning": EVERYTHING | {"benchmark", "tasks"},
     "evaluation": EVERYTHING - {"training"} | {"tasks"},
+    "explain": EVERYTHING - {"training"} | {"evaluation", "tasks"},
     "__init__": {"data", "errors", "evaluation", "factory", "predict", "structures", "training", "tuning"},
     # `detseg check` asks the model of a configuration what it expects of the data: anchors, normalisation;
     # `detseg show` draws what a kind of model learns from.
     "cli": FOUNDATION
-    | {"benchmark", "checkpoint", "config", "data", "draw", "evaluation", "factory", "models", "predict", "tasks"}
+    | {
+        "benchmark",
+        "checkpoint",
+        "config",
+        "data",
+        "draw",
+        "evaluation",
+        "explain",
+        "factory",
+        "models",
+        "predict",
+        "tasks",
+    }
     | {"training", "tuning"},
     "__main__": {"cli"},
     "tools": {"cli"},
@@ -101,7 +114,7 @@ READS_CONFIG_IN_DATA = {"build", "augment", "loading"}
 """Where detseg/data may import settings; augment and loading take one section of them whole, as a value."""
 
 FEWEST_ENTRIES, MOST_ENTRIES = 3, 12
-MAY_BE_LARGER = {"detseg": 22}
+MAY_BE_LARGER = {"detseg": 23}
 """Folders with more entries than `MOST_ENTRIES`, with the number that they may have."""
 
 MAY_BE_SMALLER = {"detseg/structures"}

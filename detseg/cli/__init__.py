@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from detseg.cli import benchmark, compare, config, evaluate, export_weights, find_lr, predict, train, tune
+from detseg.cli import benchmark, compare, config, evaluate, explain, export_weights, find_lr, predict, train, tune
 from detseg.cli.data import check, convert, show, split
 from detseg.cli.tool import run_tool
 from detseg.errors import ConfigError
@@ -19,6 +19,7 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int | None], str]] = {
     "split": (split.split, "divide a data set: validation and test images, folds"),
     "evaluate": (evaluate.evaluate, "evaluate a checkpoint on a split of its data"),
     "compare": (compare.compare, "say which of two models is better, and how sure that is"),
+    "explain": (explain.explain, "say why a detector missed objects, and what to try"),
     "predict": (predict.predict, "predict for images: drawn copies, and detections or masks"),
     "export-weights": (export_weights.export_weights, "write a checkpoint's weights as a safetensors file"),
     "find-lr": (find_lr.find_lr, "suggest a learning rate for a training, by a range test"),
