@@ -16,7 +16,7 @@ from typing import Any
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import AnchorHeadConfig, DetectorConfig, GridHeadConfig, TwoStageConfig, YoloConfig
 from detseg.config.schema.section import MAX_SIDE
-from detseg.explain.misses import Cause, Miss, small_side
+from detseg.explain.misses import SMALL_SIDE, Cause, Miss
 from detseg.models.rcnn.detector import RCNNDetector
 
 SCORE_OPTION = "--score"
@@ -68,7 +68,7 @@ class Adviser:
             case Cause.CONFUSED if isinstance(model, YoloConfig) and not isinstance(model.head, GridHeadConfig):
                 return Setting("model.head.class_weight", _TWICE * model.head.class_weight)
             case Cause.SMALL:
-                return self._larger_input(small_side(misses[0].stride) / median_low(measures))
+                return self._larger_input(SMALL_SIDE / median_low(measures))
             case Cause.MISPLACED:
                 return _heavier_boxes(model)
             case Cause.UNASSIGNED if isinstance(model, YoloConfig):

@@ -28,6 +28,9 @@ from detseg.tasks.detection import outcomes
 MIN_IOU = 0.5
 """From this IoU on a box counts as one of the object."""
 
+SMALL_SIDE = SIZE_BOUNDS[0]
+"""Objects are too small if the root of their area is less than this, input pixels: the bound of `detseg check`."""
+
 FAINT_SCORE = 0.05
 """Below this score a box does not tell that the object was seen: much of the background scores as high."""
 
@@ -301,8 +304,8 @@ class _Search:
             name = self.classes.names[int(ranked.labels[k])]
             detail = f"found as {name} (score {ranked.scores[k]:.2f}); its own class has {score:.3f} there"
             return Cause.CONFUSED, detail, 0.0
-        if 0 < side < (bound := small_side(self.trace.stride)):
-            return Cause.SMALL, f"it is {side:.1f} px after resizing (root of its area), below {bound}", side
+        if 0 < side < SMALL_SIDE:
+            return Cause.SMALL, f"it is {side:.1f} px after resizing (root of its area), below {SMALL_SIDE}", side
         if score >= FAINT_SCORE:
             whose = "model.score_threshold" if threshold <= self.trace.limits.score_threshold else "the predictor's"
             return Cause.LOW_SCORE, f"its box has a score of {score:.3f}, below {threshold:g} ({whose})", score
@@ -339,12 +342,6 @@ class _Search:
         if not self.trace.priors.assigned[i]:
             return Cause.UNASSIGNED, "training would assign no prior to it: other objects have them", 0.0
         return Cause.UNSEEN, f"no box on it scores {FAINT_SCORE} for its class", 0.0
-
-
-def small_side(stride: int) -> int:
-    """The root of the area, input pixels, below which objects are too small: the bound of `detseg check`, or a cell of
-    the finest map where that is larger."""
-    return max(SIZE_BOUNDS[0], stride)
 
 
 def _neighbour(ious: Tensor, i: int) -> str:

@@ -61,7 +61,7 @@ class _Explained:
         workers: dict[str, Any] = {"num_workers": min(data.num_workers, 2), "timeout": data.loader_timeout}
         with loader_errors(), MemoryErrors(EVALUATION_ADVICE) as errors:
             loader = eval_loader(dataset, input_hw=data.input_hw, batch_size=data.num_images, **workers)
-            for batch in track(loader, description="explaining", transient=True, console=console):
+            for batch in loader:
                 errors.doing = f"explaining {describe_batch(batch)}"
                 yield from self._of_batch(batch)
 
@@ -101,7 +101,8 @@ def explain_split(
     explained = _explained(checkpoint, overrides, score_threshold, device)
     dataset = explained.open_split(split)
     misses, num_objects = [], 0
-    for index, of_image in enumerate(explained.misses(dataset)):
+    progress: Any = {"total": len(dataset), "description": "explaining", "transient": True, "console": console}
+    for index, of_image in enumerate(track(explained.misses(dataset), **progress)):
         num_objects += len(of_image.found) + len(of_image.misses)
         misses += [(str(dataset.path(index)), miss) for miss in of_image.misses]
     return MissSummary.of(len(dataset), num_objects, score_threshold, tuple(misses), explained.adviser)

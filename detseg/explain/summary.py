@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from detseg.explain.advice import Adviser, Setting
-from detseg.explain.misses import FAINT_SCORE, Cause, Miss, small_side
+from detseg.explain.misses import FAINT_SCORE, SMALL_SIDE, Cause, Miss
 from detseg.messages import counted
 from detseg.metrics.interface import new_table
 
@@ -21,7 +21,7 @@ _SAYS = {
     Cause.SUPPRESSED: "have a box that NMS drops for a better one",
     Cause.SHARED: "share their box with a neighbour, which has it",
     Cause.CONFUSED: "are found as another class",
-    Cause.SMALL: "are below {side} px after resizing",
+    Cause.SMALL: f"are below {SMALL_SIDE} px after resizing",
     Cause.LOW_SCORE: "have a box that scores below {threshold:g}",
     Cause.MISPLACED: "have a box of their class beside them, at an IoU below 0.5",
     Cause.PROPOSAL_NMS: "have a proposal that NMS drops for a better one",
@@ -88,7 +88,7 @@ class MissSummary:
             if not of_cause:
                 continue
             fraction = len(of_cause) / len(misses)
-            says = _SAYS[cause].format(side=small_side(of_cause[0].stride), threshold=score_threshold)
+            says = _SAYS[cause].format(threshold=score_threshold)
             sentence = f"{100 * fraction:.0f} % of the misses {says}"
             causes.append(CauseCount(cause, len(of_cause), fraction, sentence, adviser.setting(of_cause)))
         causes.sort(key=lambda row: -row.count)

@@ -93,7 +93,6 @@ def test_it_is_too_small_in_the_network_input() -> None:
     assert (miss.cause, miss.width, miss.height) == (Cause.SMALL, pytest.approx(8), pytest.approx(4.5))
     assert miss.measure == pytest.approx(6)
     assert advice(miss) == "data.image_size=96"  # 64 · 8 / 6 = 85.3, and a multiple of 32
-    assert missed(trace_of([], [], 1, stride=32), [(*HERE, 0)]).cause is Cause.SMALL  # less than a cell
 
 
 def test_its_score_is_too_low() -> None:
@@ -149,8 +148,8 @@ def test_its_box_is_that_of_a_neighbour() -> None:
     miss = missed(trace_of([SHIFTED], [(0.9, 0)], 2), objects)
     assert (miss.cause, miss.detail) == (Cause.SHARED, "its box (score 0.90) is on object 1, too, which has it")
     assert advice(miss) == "data.image_size=96"
-    # Nearly the same box (19.5 / 20.5 of it) is not another one that NMS should have kept.
-    near = [(13.5, 10, 33.5, 30), SHIFTED]
+    # A box between the two has an IoU of 18 / 22 with either: not another one that NMS should have kept.
+    near = [(12, 10, 32, 30), SHIFTED]
     assert missed(trace_of(near, [(0.5, 0), (0.9, 0)], 2), objects).cause is Cause.SHARED
 
 
@@ -183,7 +182,14 @@ RCNN = {"name": "faster_rcnn"}
     [
         ([ELSEWHERE] * 2, [0.9, 0.5], [ELSEWHERE], 0.4, Cause.NO_ANCHOR, "model.rpn.anchor_sizes=[[12.0,17.0],"),
         ([ELSEWHERE] * 2, [0.9, 0.5], [ELSEWHERE], 0.8, Cause.NOT_PROPOSED, "trainer.max_epochs=200"),
-        ([HERE, *[ELSEWHERE] * 41], [0.1] + [0.5] * 41, [ELSEWHERE], 0.8, Cause.ANCHOR_CUT, "model.rpn.pre_nms_top_n=80"),
+        (
+            [HERE, *[ELSEWHERE] * 41],
+            [0.1] + [0.5] * 41,
+            [ELSEWHERE],
+            0.8,
+            Cause.ANCHOR_CUT,
+            "model.rpn.pre_nms_top_n=80",
+        ),
         ([HERE, ELSEWHERE], [0.1, 0.5], [ELSEWHERE] * 30, 0.8, Cause.PROPOSAL_CUT, "model.rpn.post_nms_top_n=60"),
         ([HERE, ELSEWHERE], [0.1, 0.5], [ELSEWHERE], 0.8, Cause.PROPOSAL_NMS, "model.rpn.nms_iou=0.85"),
         ([HERE, ELSEWHERE], [0.1, 0.5], [SHIFTED], 0.8, Cause.UNSEEN, "trainer.max_epochs=200"),
