@@ -1,8 +1,8 @@
-"""Evaluate a checkpoint: `python tools/evaluate.py …` is `detseg evaluate …` (detseg/cli/evaluate.py)."""
+"""Evaluate a checkpoint: `python tools/evaluate.py …` is `detseg evaluate …` (detseg/cli/evaluation/evaluate.py)."""
 
 import sys
 
-from detseg.cli.evaluate import evaluate
+from detseg.cli.evaluation.evaluate import evaluate
 from detseg.cli.tool import run_tool
 
 if __name__ == "__main__":

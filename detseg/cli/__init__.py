@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from detseg.cli import benchmark, compare, config, evaluate, explain, export_weights, find_lr, predict, train, tune
+from detseg.cli import benchmark, config, export_weights, find_lr, predict, train, tune
 from detseg.cli.data import check, convert, show, split
+from detseg.cli.evaluation import compare, evaluate, explain
 from detseg.cli.tool import run_tool
 from detseg.errors import ConfigError
 from detseg.messages import did_you_mean, printable

@@ -1,7 +1,7 @@
 """The one setting to try against a cause of misses, with a value that would let at least half of them through.
 
-Those of `data` are tried on the spot (`detseg explain ... data.image_size=512`), `--score` with `detseg predict`; all
-others belong to the next training.
+`--score` is one of `detseg predict`; all others belong to the next training. So does the size of the input: a network
+knows objects in the sizes that it was trained at.
 """
 
 from __future__ import annotations

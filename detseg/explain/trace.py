@@ -140,7 +140,7 @@ def _traces_of_rcnn(model: RCNNDetector, images: Tensor, targets: Sequence[BoxTa
     features = model.features(images)
     outputs = model.read(features, images)
     proposals = model.rpn.propose(outputs, hw, training=False)
-    scores, deltas = heads.classify(features, proposals, hw, model.output_of_label)
+    scores, deltas = heads.score_labels(features, proposals, hw, model.output_of_label)
     anchor_boxes = clip_boxes_to_image(model.rpn.coder.decode(outputs.deltas, outputs.anchors), hw)
     limits = Limits(heads.score_threshold, heads.nms_iou, heads.max_detections)
     stride = images.shape[-1] // features[0].shape[-1]

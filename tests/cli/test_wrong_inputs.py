@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from detseg.cli.evaluate import evaluate
+from detseg.cli.evaluation.evaluate import evaluate
 from detseg.cli.predict import predict
 from detseg.cli.train import train
 from detseg.data.images.read import readable_formats

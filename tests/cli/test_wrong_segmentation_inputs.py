@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from detseg.checkpoint import read_raw_checkpoint, save_atomically
-from detseg.cli.evaluate import evaluate
+from detseg.cli.evaluation.evaluate import evaluate
 from detseg.cli.predict import predict
 from detseg.cli.train import train
 from tests.cli.mistakes import Tool, assert_one_line, each_case

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from detseg.config.load import config_from_dict, config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.explain import Adviser, Cause, ImageMisses, Miss, MissSummary, explain_misses
+from detseg.explain.advice import Adviser
+from detseg.explain.misses import Cause, ImageMisses, Miss, explain_misses
+from detseg.explain.summary import MissSummary
 from detseg.explain.trace import FirstStage, Limits, ObjectPriors, Trace
 from detseg.models.rcnn.detector import RCNNDetector
 from detseg.ops.letterbox import Letterbox

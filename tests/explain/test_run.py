@@ -15,7 +15,7 @@ from detseg.config.load import config_from_dict
 from detseg.data.build import open_split
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.errors import DetsegError
-from detseg.explain import explain_image, explain_split
+from detseg.explain.run import explain_image, explain_split
 from detseg.factory import build_model
 from detseg.predict import load_predictor
 from detseg.structures import ClassTable

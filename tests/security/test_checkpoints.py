@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detseg.checkpoint import read_raw_checkpoint
-from detseg.cli.evaluate import evaluate
+from detseg.cli.evaluation.evaluate import evaluate
 from detseg.cli.export_weights import export_weights
 from detseg.cli.predict import predict
 from detseg.cli.train import train

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from detseg.cli.evaluate import evaluate
+from detseg.cli.evaluation.evaluate import evaluate
 from detseg.cli.predict import predict
 from detseg.cli.train import train
 from detseg.config.load import config_from_dict, load_config

@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
     for package in (detseg, tools):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)
-    from detseg.cli.evaluate import evaluate
+    from detseg.cli.evaluation.evaluate import evaluate
     from detseg.cli.export_weights import export_weights
     from detseg.cli.predict import predict
     from detseg.cli.tool import run_tool

@@ -82,7 +82,7 @@ class RCNNDetector(nn.Module):
         return self._losses(features, outputs, _hw(images), targets), self._detections(features, outputs, _hw(images))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) float in [0, 1] → maps of the neck, finest first, which both stages look at."""
+        """(B, 3, H, W) float in [0, 1] → the maps of the neck, finest first, from which regions are pooled."""
         return cast(list[Tensor], self.neck(self.backbone(self.normalize(images))))
 
     def _raw_maps(self, features: list[Tensor]) -> list[Tensor]:

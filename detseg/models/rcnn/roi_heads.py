@@ -167,12 +167,12 @@ class RoIHeads(nn.Module):
             hw: height and width of the images, pixels.
             outputs: (C,) int64, the output of the class layer of each label; None: all but the first.
         """
-        scores, deltas = self.classify(features, proposals, hw, outputs)
+        scores, deltas = self.score_labels(features, proposals, hw, outputs)
         found = [self._suppress(*image, hw) for image in zip(proposals, scores, deltas, strict=True)]
         return self._with_masks(features, found, hw, outputs) if self.has_masks else found
 
     @torch.no_grad()
-    def classify(
+    def score_labels(
         self, features: list[Tensor], proposals: list[Tensor], hw: tuple[int, int], outputs: Tensor | None
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """What the detections are chosen from, before thresholds and NMS: of each image (K, C) float32 scores in [0, 1]

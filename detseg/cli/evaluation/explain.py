@@ -14,7 +14,8 @@ from detseg.messages import printable
 
 if TYPE_CHECKING:
     from detseg.data.build import Split
-    from detseg.explain import Adviser, ImageMisses
+    from detseg.explain.advice import Adviser
+    from detseg.explain.misses import ImageMisses
 
 
 def explain(argv: Sequence[str]) -> None:
@@ -44,7 +45,7 @@ def explain(argv: Sequence[str]) -> None:
         raise ConfigError("--object: is for one image; name it after the checkpoint")
 
     require_training_extra("detseg explain")
-    from detseg.explain import explain_image
+    from detseg.explain.run import explain_image
 
     if not images:
         _explain_split(arguments, overrides)
@@ -77,7 +78,7 @@ def _lines(image: Path, found: ImageMisses, adviser: Adviser, number: int | None
 def _explain_split(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     from detseg.atomic_write import write_text
     from detseg.evaluation.run import report_file
-    from detseg.explain import explain_split
+    from detseg.explain.run import explain_split
     from detseg.messages import console
 
     checkpoint: Path = arguments.checkpoint

@@ -1,0 +1,1 @@
+"""The sub-commands on results of a training."""
