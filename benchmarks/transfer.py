@@ -5,8 +5,8 @@
     python -m benchmarks.transfer --only NAME ...    some tables with their runs, or some runs
     python -m benchmarks.transfer --small            an epoch on few images of each; nothing is written: do they run?
 
-A result is appended to ``benchmarks/transfer.jsonl`` as soon as it is there, and a run that has one is not run again, so
-that some may run on one day and the rest on another. docs/benchmarks.md says what is compared.
+A result is appended to ``benchmarks/transfer.jsonl`` as soon as it is there, and a run that has one is not run again:
+some may run on one day and the rest on another. docs/benchmarks.md says what is compared.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ PEERS = {"torchvision": "torchvision", "smp": "segmentation-models-pytorch"}
 CELLS = ("Platelets", "RBC", "WBC")
 AnySet = DetectionDataset | SegmentationDataset
 Result = dict[str, Any]
-"""Of a run: ``minutes`` with whatever ran beside it, and ``epoch_seconds`` without; ``epoch``, the best one; its ``scores`` (split → metric → value, the one it was chosen by
-first); ``weights``, what the log says of them; ``measured_on``; of ours also the number of training ``images``."""
+"""Of a run: ``minutes`` with whatever ran beside it, and ``epoch_seconds`` without; ``epoch``, the best one; its
+``scores`` (split → metric → value, the one it was chosen by first); ``weights``, what the log says of them;
+``measured_on``; of ours also the number of training ``images``."""
 
 
 def main() -> None:

@@ -38,12 +38,24 @@ ALLOWED: dict[str, set[str]] = {
     "benchmark": EVERYTHING | {"tasks"},
     "tuning": EVERYTHING | {"benchmark", "tasks"},
     "evaluation": EVERYTHING - {"training"} | {"tasks"},
-    "explain": EVERYTHING - {"training"} | {"tasks"},
+    "explain": EVERYTHING - {"training"} | {"evaluation", "tasks"},
     "__init__": {"data", "errors", "evaluation", "factory", "predict", "structures", "training", "tuning"},
     # `detseg check` asks the model of a configuration what it expects of the data: anchors, normalisation;
     # `detseg show` draws what a kind of model learns from.
     "cli": FOUNDATION
-    | {"benchmark", "checkpoint", "config", "data", "draw", "evaluation", "factory", "models", "predict", "tasks"}
+    | {
+        "benchmark",
+        "checkpoint",
+        "config",
+        "data",
+        "draw",
+        "evaluation",
+        "explain",
+        "factory",
+        "models",
+        "predict",
+        "tasks",
+    }
     | {"training", "tuning"},
     "__main__": {"cli"},
     "tools": {"cli"},

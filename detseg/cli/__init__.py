@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from detseg.cli import benchmark, config, export_weights, find_lr, predict, train, tune
 from detseg.cli.data import check, convert, show, split
-from detseg.cli.evaluation import compare, evaluate, report
+from detseg.cli.evaluation import compare, evaluate, explain, report
 from detseg.cli.tool import run_tool
 from detseg.errors import ConfigError
 from detseg.messages import did_you_mean, printable
@@ -21,6 +21,7 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int | None], str]] = {
     "evaluate": (evaluate.evaluate, "evaluate a checkpoint on a split of its data"),
     "report": (report.report, "write a page on a model: how good, and what goes wrong"),
     "compare": (compare.compare, "say which of two models is better, and how sure that is"),
+    "explain": (explain.explain, "say why a detector missed objects, and what to try"),
     "predict": (predict.predict, "predict for images: drawn copies, and detections or masks"),
     "export-weights": (export_weights.export_weights, "write a checkpoint's weights as a safetensors file"),
     "find-lr": (find_lr.find_lr, "suggest a learning rate for a training, by a range test"),

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from detseg.cli.tool import CHECKPOINT, DEVICES, ToolParser
+from detseg.cli.tool import CHECKPOINT, DEVICES, ToolParser, score
 
 
 def predict(argv: Sequence[str]) -> None:
@@ -22,8 +22,8 @@ def predict(argv: Sequence[str]) -> None:
     parser.add_argument("checkpoint", type=Path, help=CHECKPOINT)
     parser.add_argument("images", type=Path, nargs="+", help="images, or folders of images (searched all the way)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
-    score = f"detectors: leave out what scores below this, 0 to 1: how sure the model is ({SCORE_THRESHOLD})"
-    parser.add_argument("--score", type=_score, help=score)
+    threshold = f"detectors: leave out what scores below this, 0 to 1: how sure the model is ({SCORE_THRESHOLD})"
+    parser.add_argument("--score", type=score, help=threshold)
     names = f"{', '.join(EXPORT_FORMATS[:-1])} or {EXPORT_FORMATS[-1]}"
 
     def formats(text: str) -> list[str]:
@@ -58,13 +58,3 @@ def predict(argv: Sequence[str]) -> None:
         overwrite=arguments.overwrite,
         mask_values=arguments.mask_values,
     )
-
-
-def _score(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
-    return value

@@ -43,6 +43,17 @@ class ToolParser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
+def score(text: str) -> float:
+    """The type of an argument that is a score."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
 def experiment_parser(command: str, description: str, folders: bool = False) -> ToolParser:
     """A parser for commands that read an experiment: file, overrides, ``--print-config``. ``folders``: a folder of data
     may stand for the file, see `load_data_experiment`."""

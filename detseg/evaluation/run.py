@@ -129,7 +129,7 @@ def evaluate_checkpoint(
     result = evaluator.compute()
     origin = {"checkpoint": checkpoint.name, "split": split}
     settings = config.model_dump(mode="json", include={"data", "evaluation"})
-    report(evaluator, result, _report_file(checkpoint, split), origin, settings)
+    report(evaluator, result, report_file(checkpoint, split, "evaluation"), origin, settings)
     if coco_dir is not None and isinstance(dataset, DetectionDataset):
         written = _write_coco(coco_dir, dataset, entries, kind.finds_masks)
         logger.info(f"written: {coco_dir}/{written}")
@@ -165,10 +165,11 @@ def _write_coco(folder: Path, dataset: DetectionDataset, entries: list[dict[str,
     return ", ".join(files) + (" (without boxes, to score as segm)" if masks else "")
 
 
-def _report_file(checkpoint: Path, split: Split) -> Path:
+def report_file(checkpoint: Path, split: Split, name: str) -> Path:
+    """Where numbers of a checkpoint go: ``<name>_<split>.json`` of its run directory."""
     # Those of another checkpoint of the run must not pass for those of the best.
     suffix = "" if checkpoint.name == BEST else f"_{checkpoint.stem}"
-    return run_dir_of(checkpoint) / f"evaluation_{split}{suffix}.json"
+    return run_dir_of(checkpoint) / f"{name}_{split}{suffix}.json"
 
 
 def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Settings) -> ExperimentConfig:

@@ -69,6 +69,10 @@ class Letterbox:
         canvas[self.inside] = resize(image, self.resized_hw)
         return canvas
 
+    def to_input(self, regions: Tensor) -> Tensor:
+        """(N, 4) xyxy in original pixels → (N, 4) float32 xyxy in input pixels."""
+        return regions * regions.new_tensor(self.scale_xy * 2) + regions.new_tensor([self.left, self.top] * 2)
+
     def boxes_to_original(self, boxes: Tensor) -> Tensor:
         """(N, 4) xyxy in input pixels → (N, 4) float32 xyxy in original pixels, clipped to the image."""
         limit = boxes.new_tensor(self.original_hw[::-1] * 2)

@@ -243,3 +243,11 @@ def test_wrong_logits_are_refused(logits: Tensor, message: str) -> None:
     for num_classes in (0, 256):
         with pytest.raises(ValueError, match=f"expected 1 to 255 classes, got {num_classes}"):
             label_map(torch.zeros(num_classes, 8, 8), letterbox)
+
+
+def test_boxes_go_to_the_input_as_pixels_do() -> None:
+    letterbox = Letterbox.fit((100, 50), (64, 64))  # 64 x 32 pixels, 16 to the left of them
+    boxes = torch.tensor([[0.0, 0, 50, 100], [25, 50, 30, 60]])
+    inside = letterbox.to_input(boxes)
+    torch.testing.assert_close(inside, torch.tensor([[16.0, 0, 48, 64], [32, 32, 35.2, 38.4]]))
+    torch.testing.assert_close(letterbox.to_original(inside), boxes)

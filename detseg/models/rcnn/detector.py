@@ -62,14 +62,14 @@ class RCNNDetector(nn.Module):
         that the coarsest stride does not divide, or objects without the masks that are learned."""
         self._check(images, targets)
         features = self.features(images)
-        return self._losses(features, self._read(features, images), _hw(images), targets)
+        return self._losses(features, self.read(features, images), _hw(images), targets)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> list[DetectorOutput]:
         """The detections of each of B images, best first, in pixels of ``images``."""
         self._check(images, [])
         features = self.features(images)
-        return self._detections(features, self._read(features, images), _hw(images))
+        return self._detections(features, self.read(features, images), _hw(images))
 
     @torch.no_grad()
     def losses_and_predictions(
@@ -78,7 +78,7 @@ class RCNNDetector(nn.Module):
         """Both from one pass through backbone, neck and proposal head; raises as ``losses``."""
         self._check(images, targets)
         features = self.features(images)
-        outputs = self._read(features, images)
+        outputs = self.read(features, images)
         return self._losses(features, outputs, _hw(images), targets), self._detections(features, outputs, _hw(images))
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -90,7 +90,8 @@ class RCNNDetector(nn.Module):
         pooled = F.max_pool2d(features[-1], kernel_size=1, stride=2)
         return cast(list[Tensor], self.rpn([*features, pooled]))
 
-    def _read(self, features: list[Tensor], images: Tensor) -> AnchorOutputs:
+    def read(self, features: list[Tensor], images: Tensor) -> AnchorOutputs:
+        """What the first stage predicts for each anchor of the images that the features are of."""
         return self.rpn.read(self._raw_maps(features), _hw(images))
 
     def _losses(

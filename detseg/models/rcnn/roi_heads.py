@@ -6,6 +6,7 @@ C labels, N objects or detections of one image, P positives, H and W pixels, M c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -166,16 +167,20 @@ class RoIHeads(nn.Module):
             hw: height and width of the images, pixels.
             outputs: (C,) int64, the output of the class layer of each label; None: all but the first.
         """
-        logits, deltas = self.classify(features, proposals, hw)
-        if outputs is None:
-            outputs = torch.arange(1, logits.shape[1], device=logits.device)
-        scores, deltas = logits.softmax(dim=1)[:, outputs], deltas[:, outputs]  # R C, R C 4
-        sizes = [len(boxes) for boxes in proposals]
-        found = [
-            self._suppress(*image, hw)
-            for image in zip(proposals, torch.split(scores, sizes), torch.split(deltas, sizes), strict=True)
-        ]
+        scores, deltas = self.score_labels(features, proposals, hw, outputs)
+        found = [self._suppress(*image, hw) for image in zip(proposals, scores, deltas, strict=True)]
         return self._with_masks(features, found, hw, outputs) if self.has_masks else found
+
+    @torch.no_grad()
+    def score_labels(
+        self, features: list[Tensor], proposals: list[Tensor], hw: tuple[int, int], outputs: Tensor | None
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """What the detections are chosen from, before thresholds and NMS: of each image (K, C) float32 scores in [0, 1]
+        and (K, C, 4) differences of the boxes from the proposals, both for each label; arguments as of ``detect``."""
+        logits, deltas = self.classify(features, proposals, hw)
+        of_labels = slice(1, None) if outputs is None else outputs
+        sizes = [len(boxes) for boxes in proposals]
+        return torch.split(logits.softmax(dim=1)[:, of_labels], sizes), torch.split(deltas[:, of_labels], sizes)
 
     def _sample(self, proposals: Tensor, target: BoxTargets) -> tuple[Tensor, Tensor]:
         """(S, 4) proposals for the losses, and (S,) the position of each one's object in the target; -1: background."""
@@ -229,11 +234,12 @@ class RoIHeads(nn.Module):
         return F.binary_cross_entropy_with_logits(logits, torch.cat(expected)) * (len(outputs) / normaliser)
 
     def _with_masks(
-        self, features: list[Tensor], found: list[DetectorOutput], hw: tuple[int, int], outputs: Tensor
+        self, features: list[Tensor], found: list[DetectorOutput], hw: tuple[int, int], outputs: Tensor | None
     ) -> list[DetectorOutput]:
         labels = torch.cat([detections.labels for detections in found])
         boxes = [detections.boxes for detections in found]
-        grids = self.mask_logits(features, boxes, hw, outputs[labels]).sigmoid()
+        of_labels = labels + 1 if outputs is None else outputs[labels]
+        grids = self.mask_logits(features, boxes, hw, of_labels).sigmoid()
         regions = [torchvision_mask_regions(own, grids.shape[-1]) if self.torchvision_masks else own for own in boxes]
         return [
             DetectorOutput(image.boxes, image.scores, image.labels, grids=RoiMasks(own, region, self.mask_threshold))

@@ -89,8 +89,8 @@ class AnchorAssigner:
             grids_hw: rows and columns of cells of each level.
             predicted: (B, A, 4) float32 xyxy in input pixels, the boxes that the network predicts now.
         """
-        objects = batch_objects(targets)
-        objects = objects[~objects.ignore]
+        every = batch_objects(targets)
+        objects = every[~every.ignore]
         priors = self._priors_at_centres(objects.boxes, anchors.shape[1], grids_hw)  # (N, L * K)
         quality = shape_iou(objects.boxes[:, 2:] - objects.boxes[:, :2], anchors.flatten(0, 1))
         anchor = match_anchors(objects.image[:, None] * predicted.shape[1] + priors, quality)
@@ -105,6 +105,7 @@ class AnchorAssigner:
             prior=prior,
             boxes=objects.boxes[kept],
             labels=objects.labels[kept],
+            objects=torch.nonzero(~every.ignore).flatten()[kept],
             ignored=ignored,
             num_unassigned=len(anchor) - len(kept),
         )

@@ -81,6 +81,7 @@ class GridAssigner:
             prior=prior,
             boxes=boxes,
             labels=objects.labels[kept],
+            objects=torch.nonzero(~every.ignore).flatten()[kept],
             ignored=ignored,
             num_unassigned=len(objects.image) - len(kept),
         )

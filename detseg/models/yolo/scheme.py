@@ -136,6 +136,7 @@ class Assignment:
     prior: Tensor  # (P,) int64, index into the A priors; no (image, prior) occurs twice
     boxes: Tensor  # (P, 4) float32 xyxy in input pixels, the objects to learn
     labels: Tensor  # (P,) int64
+    objects: Tensor  # (P,) int64, their positions among the objects of the batch, as ``batch_objects`` has them
     ignored: Tensor  # (B, A) bool, priors that are neither positive nor negative
     num_unassigned: int  # counted objects without a prior, since other objects have those that they could get
 

@@ -112,8 +112,7 @@ class TaskAlignedAssigner:
         prior = torch.arange(sides.shape[2], device=sides.device)
         score = class_logits[objects.image[:, None], prior, objects.labels[:, None]].sigmoid_()  # (J, A)
         t = score.pow_(self.alpha).mul_(iou**self.beta)
-        inside = _inside(points.centres, _at_least_wide(objects.boxes, points.strides[0]))
-        t = t.where(inside & ~objects.ignore[:, None], -1.0)
+        t = t.where(candidate_points(points, objects.boxes) & ~objects.ignore[:, None], -1.0)
         best = t.topk(min(self.topk, t.shape[1]), dim=1)
         return best.indices, best.values, iou.gather(1, best.indices)
 
@@ -142,6 +141,11 @@ def _best_claims(place: Tensor, overlap: Tensor, num_places: int) -> Tensor:
     claims = row.where(best, num)
     first = place.new_full((num_places,), num).scatter_reduce_(0, place.flatten(), claims.flatten(), "amin")
     return best & (row == first[place])
+
+
+def candidate_points(points: Points, boxes: Tensor) -> Tensor:
+    """(J, 4) xyxy boxes → (J, A) bool, the points inside each, which is at least as wide as the finest cell."""
+    return _inside(points.centres, _at_least_wide(boxes, points.strides[0]))
 
 
 def _inside(points: Tensor, boxes: Tensor) -> Tensor:

@@ -1,0 +1,97 @@
+"""`detseg explain`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detseg.cli.tool import CHECKPOINT, DEVICES, ToolParser, score
+from detseg.errors import ConfigError, DataError, require_training_extra
+from detseg.messages import printable
+
+if TYPE_CHECKING:
+    from detseg.data.build import Split
+    from detseg.explain.advice import Adviser
+    from detseg.explain.misses import ImageMisses
+
+
+def explain(argv: Sequence[str]) -> None:
+    """Why objects were missed: detseg explain best.ckpt [IMAGE [--object N]] [--split test] [data.image_size=512]"""
+    from detseg.structures import SCORE_THRESHOLD
+
+    what = (
+        "Say which stage lost the objects that a detector missed, and the one setting to try: in an image, or counted"
+    )
+    parser = ToolParser("explain", f"{what} over a split.")
+    parser.add_argument("checkpoint", type=Path, help=CHECKPOINT)
+    image = "an image of the checkpoint's data (all of a split, counted); settings of data over those of the run"
+    parser.add_argument("rest", nargs="*", metavar="IMAGE | key.key=value", help=image)
+    number = "only this object of the image: its position among the annotations, from 0"
+    parser.add_argument("--object", type=int, metavar="N", help=number)
+    which = "which images (val; of an image, that which has it)"
+    parser.add_argument("--split", choices=("train", "val", "test"), help=which)
+    threshold = f"detections below this score do not count, as of detseg predict ({SCORE_THRESHOLD})"
+    parser.add_argument("--score", type=score, default=SCORE_THRESHOLD, help=threshold)
+    parser.add_argument("--device", default="auto", help=DEVICES)
+    arguments = parser.parse_intermixed_args(argv)
+    overrides = [text for text in arguments.rest if "=" in text and not Path(text).exists()]
+    images = [Path(text) for text in arguments.rest if text not in overrides]
+    if len(images) > 1:
+        raise ConfigError(f"{printable(str(images[1]))}: one image at a time; without an image a split is explained")
+    if arguments.object is not None and not images:
+        raise ConfigError("--object: is for one image; name it after the checkpoint")
+
+    require_training_extra("detseg explain")
+    from detseg.explain.run import explain_image
+
+    if not images:
+        _explain_split(arguments, overrides)
+        return
+    options = (arguments.split, overrides, arguments.score, arguments.device)
+    found, adviser = explain_image(arguments.checkpoint, images[0], *options)
+    for line in _lines(images[0], found, adviser, arguments.object):
+        print(printable(line))
+
+
+def _lines(image: Path, found: ImageMisses, adviser: Adviser, number: int | None) -> list[str]:
+    num_objects = len(found.found) + len(found.misses) + len(found.ignored)
+    if number is None:
+        lines = [f"{image}: {len(found.misses)} of {num_objects - len(found.ignored)} objects missed"]
+        misses = found.misses
+    elif not 0 <= number < num_objects:
+        raise ConfigError(f"--object {number}: {image} has {num_objects} objects, counted from 0")
+    elif number in found.ignored:
+        return [f"object {number}: is crowd or difficult, which counts neither as found nor as missed"]
+    elif number in found.found:
+        place = found.found[number]
+        return [f"object {number}, {place.name}: found (score {place.score:.2f}, IoU {place.iou:.2f})"]
+    else:
+        lines, misses = [], tuple(miss for miss in found.misses if miss.index == number)
+    for miss in misses:
+        lines += [*miss.lines(), f"  try {adviser.setting([miss])}"]
+    return lines
+
+
+def _explain_split(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from detseg.atomic_write import write_text
+    from detseg.evaluation.run import report_file
+    from detseg.explain.run import explain_split
+    from detseg.messages import console
+
+    checkpoint: Path = arguments.checkpoint
+    split: Split = arguments.split or "val"
+    summary = explain_split(checkpoint, split, overrides, arguments.score, arguments.device)
+    if summary.causes:
+        console.print(summary.table())
+    for line in summary.lines():
+        print(printable(line))
+    file = report_file(checkpoint, split, "explain")
+    content = {"checkpoint": checkpoint.name, "split": split, "overrides": list(overrides), **summary.to_dict()}
+    try:
+        write_text(file, json.dumps(content, indent=2))
+        print(f"written: {printable(str(file))}")
+    except DataError as error:
+        print(printable(f"warning: {error}"))
