@@ -1,6 +1,6 @@
 """What to try where a score is lower than it should be, by the gap and by what the run had not tried yet.
 
-Which gap asks for what: Ng, "Machine Learning Yearning" (2018), chapters 25 to 27 (bias, variance) and 42 (data mismatch).
+Which gap asks for what: Ng, "Machine Learning Yearning" (2018), chapters 25 to 27 (bias, variance) and 42 (mismatch).
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ GapName = Literal["avoidable bias", "variance", "data mismatch", "overfitting to
 
 _OURS = ("csp_nano", "csp_small", "csp_medium", "csp_large", "unet")  # no weights are published for these
 _NEXT_LARGER = {
-    **dict(zip(_OURS[:3], _OURS[1:4], strict=True)),
-    **{"resnet18": "resnet34", "resnet34": "resnet50", "resnet50": "resnet101"},
+    "csp_nano": "csp_small",
+    "csp_small": "csp_medium",
+    "csp_medium": "csp_large",
+    "resnet18": "resnet34",
+    "resnet34": "resnet50",
+    "resnet50": "resnet101",
 }
 _MOST_WIDTH = 8.0
 _WEAK_DROPOUT, _STRONG_DROPOUT = 0.1, 0.5
@@ -133,9 +137,7 @@ def _against_variance(config: ExperimentConfig) -> Iterator[Step]:
 
 
 def _against_mismatch(config: ExperimentConfig) -> Iterator[Step]:
-    yield Step(
-        (), "look at the worst images of val: how do they differ from the training images (light, camera, size)?"
-    )
+    yield Step((), "look at the worst images of val: how do they differ from those of the training (light, camera)?")
     yield Step((), "training images of val's kind: a few of these are worth more than many of the present kind")
     augmentation = config.data.augmentation
     for path, value, why in (

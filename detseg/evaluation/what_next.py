@@ -315,8 +315,9 @@ def _samples(evaluator: Evaluator, seed: int) -> Samples:
     if isinstance(evaluator, SegmentationEvaluator):
         return segmentation_samples(*evaluator.image_counts, seed=seed)
     assert isinstance(evaluator, DetectionEvaluator)
-    options = {"max_detections": evaluator.max_detections, "f1_iou": evaluator.f1_iou}
-    return detection_samples(evaluator.records, evaluator.classes, **options, seed=seed)
+    return detection_samples(
+        evaluator.records, evaluator.classes, evaluator.max_detections, evaluator.f1_iou, seed=seed
+    )
 
 
 def _sizes(dataset: AnyDataset, evaluator: Evaluator, config: ExperimentConfig) -> tuple[dict[str, float], float]:

@@ -26,6 +26,7 @@ _EXPONENTS = np.linspace(0.05, 1.5, 59)  # 0.07 to 0.35 in Hestness et al.; 0.5 
 _NUM_DRAWS = 20_000
 _FEWEST_SIZES = 4
 _TOO_NOISY = 0.05  # standard deviation around the best curve
+_LONG_ENOUGH = 0.8  # of the score of the run itself
 _SURE, _LIKELY = 0.975, 0.05
 
 
@@ -44,10 +45,13 @@ class LearningCurve:
     Attributes:
         points: of at least two numbers of images.
         metric: what the scores are, in [0, 1].
+        reached: the score of a training to its end with all images, by which trainings that were too short are told;
+            None: not known.
     """
 
     points: tuple[Point, ...]
     metric: str
+    reached: float | None = None
 
     @property
     def num_images(self) -> int:
@@ -62,6 +66,10 @@ class LearningCurve:
             return f"{len(sizes)} numbers of images are too few for a curve; train on {_FEWEST_SIZES} or more"
         if any(math.isnan(point.score) for point in self.points):
             return f"{self.metric} of a training is not defined"
+        with_all = float(np.mean([point.score for point in self.points if point.num_images == self.num_images]))
+        if self.reached is not None and with_all < _LONG_ENOUGH * self.reached:
+            scores = f"{self.metric} with all images is {with_all:.3f}, and {self.reached:.3f} of the run itself"
+            return f"the trainings were too short: {scores}; give them more epochs"
         if (noise := self._noise) > _TOO_NOISY:
             return f"trainings differ by {noise:.3f} from any curve; train longer, or with several seeds"
         if self._rises < 1 - _SURE:
@@ -84,7 +92,8 @@ class LearningCurve:
         if self.doubt:
             return f"no prediction: {self.doubt}"
         middle, low, high = self.gain
-        what = f"twice the images ({2 * self.num_images}) would bring {self.metric} {middle:+.3f} ({low:.3f} to {high:.3f})"
+        what = f"twice the images ({2 * self.num_images}) would bring {self.metric} {middle:+.3f}"
+        what = f"{what} ({low:.3f} to {high:.3f})"
         return what if low > 0 else f"not clear that more images help: {what}"
 
     def band(self, num_images: Sequence[float]) -> FloatArray:
