@@ -7,7 +7,6 @@ are involved"), with the degrees of freedom of Satterthwaite (1946).
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,8 +45,8 @@ class OverSeeds:
 
 def welch(first: Sequence[float], second: Sequence[float]) -> OverSeeds:
     """Compare the means of two groups of two numbers or more, whose variances may differ."""
-    sds = statistics.stdev(first), statistics.stdev(second)
-    change = statistics.fmean(second) - statistics.fmean(first)
+    sds = float(np.std(first, ddof=1)), float(np.std(second, ddof=1))
+    change = float(np.mean(second) - np.mean(first))
     parts = [(sd**2 / len(group), len(group) - 1) for sd, group in zip(sds, (first, second), strict=True)]
     variance = sum(part for part, _ in parts)
     if math.isnan(variance) or variance == 0:  # undefined; or all runs of each group are equal

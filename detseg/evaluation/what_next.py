@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from detseg.checkpoint import BEST
+from detseg.checkpoint import BEST, ModelCheckpoint
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.annotations.report import sizes_in_input
 from detseg.data.build import Split, resolve_data
@@ -254,27 +254,12 @@ def what_next(
         raise ConfigError(f"--human-level: expected a number above 0 and up to 1, got {human:g}")
     target = find_device(device)
     model, trained, contents = load_model(checkpoint)
-    config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
-    opened: dict[Part, tuple[ExperimentConfig, AnyDataset]] = {}
-    notes = list[str]()
-    for part in _parts(splits, bool(train_dev)):
-        own = config
-        if part == "train-dev":
-            own = resolve_data(evaluation_config(contents.config, str(checkpoint), [*overrides, *train_dev]))
-        try:
-            split: Split = "val" if part == "train-dev" else part
-            opened[part] = own, open_split_for(own, split, contents.classes, checkpoint)
-        except CheckpointError:
-            raise
-        except DataError as error:
-            notes.append(f"{part} is left out: {error}")
-    if "train" in opened and "val" in opened:
-        own, dataset = opened["train"]
-        opened["train"] = own, _as_many(dataset, len(opened["val"][1]), notes)
-    scores, facts = dict[Part, Scored](), Facts()
-    for seed, (part, (own, dataset)) in enumerate(opened.items()):
+    still_rising = checkpoint.name == BEST and contents.epoch == trained.trainer.max_epochs
+    opened, notes = _open(checkpoint, contents, splits, overrides, train_dev)
+    scores, facts = dict[Part, Scored](), Facts(still_rising)
+    for seed, (part, (config, dataset)) in enumerate(opened.items()):
         logger.info(f"{part}: {counted(len(dataset), 'image')} of {dataset.name}")
-        evaluator = evaluated(model, dataset, own, contents.classes, target, keep_images=True)
+        evaluator = evaluated(model, dataset, config, contents.classes, target, keep_images=True)
         samples = _samples(evaluator, seed)
         metric = metric or next(name for name in PREFERRED if name in samples.numbers)
         if metric not in samples.numbers:
@@ -283,24 +268,48 @@ def what_next(
         if math.isnan(scores[part].number):
             notes.append(f"{part}: {metric} is not defined; are there annotations?")
         if part in ("train", "val"):
-            still_rising = checkpoint.name == BEST and contents.epoch == trained.trainer.max_epochs
-            facts = Facts(still_rising, *_sizes(dataset, evaluator, own))
+            facts = Facts(still_rising, *_sizes(dataset, evaluator, config))
+    assert metric is not None  # something was opened
     notes.append("Intervals of 95 % are for the choice of the images; other seeds would change the numbers, too.")
     return WhatNext(
         checkpoint=str(checkpoint),
-        metric=metric or PREFERRED[0],
+        metric=metric,
         scores={part: (one.number, *one.interval, one.num_images) for part, one in scores.items()},
         human=human,
-        gaps=tuple(gaps(scores, metric or PREFERRED[0], human, config, facts)),
+        gaps=tuple(gaps(scores, metric, human, trained, facts)),
         notes=tuple(notes),
     )
 
 
-def _parts(splits: Sequence[Split], has_train_dev: bool) -> Iterator[Part]:
-    for split in splits:
-        yield split
-        if split == "train" and has_train_dev:
-            yield "train-dev"
+_Opened = dict[Part, tuple[ExperimentConfig, AnyDataset]]
+
+
+def _open(
+    checkpoint: Path,
+    contents: ModelCheckpoint,
+    splits: Sequence[Split],
+    overrides: Sequence[str],
+    train_dev: Sequence[str],
+) -> tuple[_Opened, list[str]]:
+    """The parts that there are, with the settings of each, and what to say of them."""
+    parts: list[tuple[Part, Split, Sequence[str]]] = [(split, split, overrides) for split in splits]
+    if train_dev:
+        parts.insert(1, ("train-dev", "val", [*overrides, *train_dev]))
+    opened, notes = _Opened(), list[str]()
+    for part, split, own in parts:
+        config = resolve_data(evaluation_config(contents.config, str(checkpoint), own))
+        try:
+            opened[part] = config, open_split_for(config, split, contents.classes, checkpoint)
+        except CheckpointError:
+            raise
+        except DataError as error:
+            notes.append(f"{part} is left out: {error}")
+    if not opened:
+        raise DataError(f"{checkpoint}: there is nothing to score: {'; '.join(notes)}")
+    if "train" in opened and "val" in opened:
+        config, dataset = opened["train"]
+        opened["train"] = config, _as_many(dataset, len(opened["val"][1]), notes)
+    return opened, notes
 
 
 def _as_many(dataset: AnyDataset, number: int, notes: list[str]) -> AnyDataset:
