@@ -160,10 +160,10 @@ def _words(
             return f"{metric} is {below[1]:.3f} on images that the model was trained on; {level}"
         case "variance":
             mixed = below[0] == "val" and not val_is_like_train
-            doubt = "; it includes whatever makes val another kind of images, which a train-dev set would tell"
-            return f"{both}, which it was not trained on{doubt if mixed else ''}"
+            doubt = "; in part val may be of another kind, which a train-dev set would tell"
+            return f"{both}, which the model was not trained on{doubt if mixed else ''}"
         case "data mismatch":
-            return f"{both}; it was trained on neither, so what differs is the kind of images"
+            return f"{both}; the model was trained on neither, so what differs is the kind of images"
         case "overfitting to val":
             doubt = ", and test may be of another kind" if val_is_like_train else ""
             return f"{both}; the best epoch and the settings were chosen by val{doubt}"
@@ -196,7 +196,7 @@ class WhatNext:
             return "no gap is clear: more validation and test images would make the intervals narrower"
         first = self.gaps[0]
         settings = [step for step in first.steps if step.overrides][:1]
-        return f"first {first.sentence}{''.join(f'; try {step}' for step in settings)}"
+        return f"work first on {first.sentence}{''.join(f'; try {step}' for step in settings)}"
 
     def table(self) -> RenderableType:
         """For the screen, 80 columns wide."""
@@ -251,7 +251,7 @@ def what_next(
         DetsegError: the checkpoint is missing or wrong, or there is no such metric.
     """
     if human is not None and not 0 < human <= 1:
-        raise ConfigError(f"--human-level: expected a number above 0 and up to 1, got {human:g}")
+        raise ConfigError(f"human level: expected a number above 0 and up to 1, such as 0.95, got {human:g}")
     target = find_device(device)
     model, trained, contents = load_model(checkpoint)
     still_rising = checkpoint.name == BEST and contents.epoch == trained.trainer.max_epochs
