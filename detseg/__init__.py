@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from detseg.structures import BoxTargets, ClassTable, DetectorOutput, ImageAnnotations, InstanceMasks, Sample
     from detseg.training.api import TrainingRun, train
     from detseg.training.callbacks.stopping import StopRequest
-    from detseg.tuning.lr_curve import LrCurve
-    from detseg.tuning.lr_finder import find_lr
+    from detseg.tuning.learning_rate.curve import LrCurve
+    from detseg.tuning.learning_rate.finder import find_lr
 
 __version__ = "0.1.0"
 
@@ -80,9 +80,9 @@ def __getattr__(name: str) -> Any:
         case "StopRequest":
             from detseg.training.callbacks import stopping as module
         case "find_lr":
-            from detseg.tuning import lr_finder as module
+            from detseg.tuning.learning_rate import finder as module
         case "LrCurve":
-            from detseg.tuning import lr_curve as module
+            from detseg.tuning.learning_rate import curve as module
         case "evaluate" | "evaluate_results":
             from detseg import evaluation as module
         case "read_voc" | "read_voc_masks":

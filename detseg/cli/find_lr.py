@@ -36,8 +36,8 @@ def find_lr(argv: Sequence[str]) -> None:
 
     require_training_extra("detseg find-lr")
     from detseg.cli.signals import exit_on_sigterm
-    from detseg.tuning.lr_finder import range_test
-    from detseg.tuning.lr_plot import lr_plot
+    from detseg.tuning.learning_rate.finder import range_test
+    from detseg.tuning.learning_rate.plot import lr_plot
 
     given = {"min_lr": arguments.min, "max_lr": arguments.max, "num_steps": arguments.steps}
     with exit_on_sigterm():

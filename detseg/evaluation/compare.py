@@ -1,5 +1,6 @@
 """Whether a model is better than another: both find on the same images, and are scored on the same resamples of them
-(paired bootstrap; Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 16)."""
+(paired bootstrap; Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 16). Runs that differ in the
+seed alone are a group, whose means are compared over images and over seeds (Welch 1947)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.build import Split, resolve_data
 from detseg.errors import CheckpointError, ConfigError
 from detseg.evaluation.run import evaluated, evaluation_config, open_split_for
+from detseg.evaluation.seeds import OverSeeds, welch
 from detseg.factory import load_model
 from detseg.messages import counted, listed
 from detseg.metrics.bootstrap import Samples, detection_samples, interval, segmentation_samples
@@ -43,12 +45,13 @@ _NOT_OF_THE_MODEL = ("run_dir", "tags", "tracking")
 
 @dataclass(frozen=True)
 class Difference:
-    """A number of both models.
+    """A number of both models, or of two groups of runs.
 
     Attributes:
-        first, second: the number of each.
+        first, second: the number of each; of a group the mean.
         low, high: ends of the 95 % interval of ``second - first``, for the choice of the images.
         p: two-sided, of no difference: where the interval of that level would end at 0.
+        seeds: the same over seeds; None: one of them is a single run.
     """
 
     first: float
@@ -56,31 +59,39 @@ class Difference:
     low: float
     high: float
     p: float
+    seeds: OverSeeds | None = None
+
+    @property
+    def is_clear_over_images(self) -> bool:
+        """Whether the interval for the choice of the images leaves out 0."""
+        return self.low > 0 or self.high < 0
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
+        """Whether each interval that there is leaves out 0."""
+        return self.is_clear_over_images and (self.seeds is None or self.seeds.is_clear)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model against another one.
+    """A model against another one, or a group of runs that differ in the seed alone against another group.
 
     Attributes:
-        first, second: run directories or checkpoints.
+        first, second: run directory or checkpoint; of a group the first one, with the number of seeds.
+        runs: all of both.
         num_images: of the split.
         numbers: metric → difference, the headline first.
         metric: that of ``by_class``.
         by_class: class → difference.
-        changed: images whose errors changed most, with the errors of both: wrong detections above the best threshold of
-            each class, and missed objects; or the fraction of the pixels that are wrong.
+        changed: images whose errors changed most, with the errors of both, of a group the mean: wrong detections above
+            the best threshold of each class, and missed objects; or the fraction of the pixels that are wrong.
         settings: what differs: name → both values.
         latency_ms: for an image, of both, measured in turn on this machine.
     """
 
     first: str
     second: str
+    runs: tuple[tuple[str, ...], tuple[str, ...]]
     num_images: int
     numbers: dict[str, Difference]
     metric: str
@@ -94,9 +105,14 @@ class Comparison:
         """In one sentence."""
         name, found = next(iter(self.numbers.items()))
         by = f"{name} {found.first:.3f} and {found.second:.3f}, {found.second - found.first:+.3f}"
-        sure = f"95 % interval {found.low:+.3f} to {found.high:+.3f}, p = {found.p:.3f}"
+        sure = f"95 % interval {_signed(found.low)} to {_signed(found.high)}, p = {found.p:.3f}"
+        too_few = [] if found.is_clear_over_images else [f"{self.num_images} images"]
+        if (seeds := found.seeds) is not None:
+            ends = f"95 % interval {_signed(seeds.low)} to {_signed(seeds.high)}, p = {seeds.p:.3f}"
+            sure = f"over images: {sure}; over seeds: {ends}"
+            too_few += [] if seeds.is_clear else [f"{len(seeds.first)} and {len(seeds.second)} seeds"]
         if not found.is_clear:
-            return f"no clear difference: {by} ({sure}); {self.num_images} images do not tell which is better"
+            return f"no clear difference: {by} ({sure}); {' and '.join(too_few)} do not tell which is better"
         return f"{self.second if found.low > 0 else self.first} is better: {by} ({sure})"
 
     def table(self) -> RenderableType:
@@ -111,6 +127,8 @@ class Comparison:
                 ends = f"{_signed(row.low)} to {_signed(row.high)}"
                 cells = (format_number(row.first), format_number(row.second), _signed(row.second - row.first))
                 table.add_row(f"{name} *" if row.is_clear else name, *cells, ends, format_number(row.p))
+                if row.seeds is not None:
+                    table.add_row(*over_seeds(row.seeds))
         return Group(*tables, *self.lines())
 
     def lines(self) -> list[str]:
@@ -118,9 +136,24 @@ class Comparison:
         first, second = self.latency_ms
         star = "the interval leaves out 0, as that of one in twenty does by chance"
         lines = [f"{counted(self.num_images, 'image')}. *: {star}."]
+        if self.has_groups:
+            lines += [f"{which}: {', '.join(runs)}" for which, runs in zip(("first", "second"), self.runs, strict=True)]
+            lines.append(self.about_seeds)
         lines.append(f"An image takes {first:.1f} ms and {second:.1f} ms here.")
         lines += [f"{name}: {one!r} and {other!r}" for name, (one, other) in self.settings.items()]
         return lines
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether there are several runs of one configuration."""
+        return any(len(runs) > 1 for runs in self.runs)
+
+    @property
+    def about_seeds(self) -> str:
+        """What the numbers of groups are."""
+        if min(len(runs) for runs in self.runs) == 1:
+            return "Of several seeds the means; one of both is a single run, so there is no interval over seeds."
+        return "Over seeds: standard deviations, and Welch's t interval of the change; *: both intervals leave out 0."
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file."""
@@ -139,10 +172,34 @@ class _Scored:
     result: Result
 
 
+_Numbers = tuple[list[float], FloatArray]  # of each run, and (B,) the means of the runs on each resample
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Runs of one configuration and different seeds, often a single one, with the samples of each."""
+
+    runs: tuple[_Scored, ...]
+    samples: tuple[Samples, ...]
+
+    def of(self, name: str) -> _Numbers:
+        samples = np.mean([samples.numbers[name] for samples in self.samples], axis=0)
+        return [run.result.numbers[name] for run in self.runs], samples
+
+    def of_class(self, metric: str, label: int) -> _Numbers:
+        samples = np.mean([samples.by_class[metric][:, label] for samples in self.samples], axis=0)
+        return [run.result.by_class[metric][label] for run in self.runs], samples
+
+    @property
+    def name(self) -> str:
+        return f"{self.runs[0].run} ({len(self.runs)} seeds)" if len(self.runs) > 1 else str(self.runs[0].run)
+
+
 def compare(
     runs: Sequence[Path], split: Split, overrides: Sequence[str] = (), device: str = "auto"
 ) -> list[Comparison]:
-    """Compare the first model with each of the others.
+    """Compare the first model with each of the others; runs whose settings differ in the seed alone count as one
+    model, unless all do.
 
     Args:
         runs: checkpoints, or run directories, whose best one is taken.
@@ -160,8 +217,22 @@ def compare(
     first, *others = (_scored(run, split, overrides, str(target)) for run in runs)
     for other in others:
         _check_comparable(first, other)
-    samples = [_samples(one) for one in (first, *others)]
-    return [_compared(first, other, samples[0], own, device) for other, own in zip(others, samples[1:], strict=True)]
+    group, *groups = [_Group(tuple(one), tuple(map(_samples, one))) for one in _grouped([first, *others])]
+    return [_compared(group, other, device) for other in groups]
+
+
+def _grouped(runs: Sequence[_Scored]) -> list[list[_Scored]]:
+    """Runs of one configuration together, as long as their seeds differ; each for itself where that leaves nothing to
+    compare."""
+    groups: list[list[_Scored]] = []
+    for run in runs:
+        own = next((group for group in groups if all(_differ_in_seed(run, other) for other in group)), None)
+        groups.append([run]) if own is None else own.append(run)
+    return groups if len(groups) > 1 else [[run] for run in runs]
+
+
+def _differ_in_seed(one: _Scored, two: _Scored) -> bool:
+    return set(dict(_other_settings(config_to_dict(one.config), config_to_dict(two.config)))) == {"seed"}
 
 
 def _scored(run: Path, split: Split, overrides: Sequence[str], device: str) -> _Scored:
@@ -219,32 +290,32 @@ def _samples(scored: _Scored) -> Samples:
     return detection_samples(evaluator.records, evaluator.classes, evaluator.max_detections, evaluator.f1_iou)
 
 
-def _compared(first: _Scored, other: _Scored, samples: Samples, others: Samples, device: str) -> Comparison:
-    numbers = {
-        name: difference(first.result.numbers[name], other.result.numbers[name], values, others.numbers[name])
-        for name, values in samples.numbers.items()
-        if name in others.numbers  # of masks and boxes those of both
-    }
-    metric = next(name for name in samples.by_class if name in others.by_class)
-    rows = zip(
-        first.classes.names,
-        first.result.by_class[metric],
-        other.result.by_class[metric],
-        samples.by_class[metric].T,
-        others.by_class[metric].T,
-        strict=True,
-    )
+def _compared(first: _Group, other: _Group, device: str) -> Comparison:
+    one, two = first.runs[0], other.runs[0]
+    names = [name for name in first.samples[0].numbers if name in other.samples[0].numbers]  # of masks those of both
+    metric = next(name for name in first.samples[0].by_class if name in other.samples[0].by_class)
+    by_label = [_difference(first.of_class(metric, k), other.of_class(metric, k)) for k in range(len(one.classes))]
+    settings = dict(_other_settings(config_to_dict(one.config), config_to_dict(two.config)))
+    if len(first.runs) > 1 or len(other.runs) > 1:
+        settings.pop("seed", None)
     return Comparison(
-        first=str(first.run),
-        second=str(other.run),
-        num_images=len(first.dataset),
-        numbers=numbers,
+        first=first.name,
+        second=other.name,
+        runs=(tuple(str(run.run) for run in first.runs), tuple(str(run.run) for run in other.runs)),
+        num_images=len(one.dataset),
+        numbers={name: _difference(first.of(name), other.of(name)) for name in names},
         metric=metric,
-        by_class={name: difference(*row) for name, *row in rows},
+        by_class=dict(zip(one.classes.names, by_label, strict=True)),
         changed=_changed(first, other),
-        settings=dict(_other_settings(config_to_dict(first.config), config_to_dict(other.config))),
-        latency_ms=_latencies(first, other, device),
+        settings=settings,
+        latency_ms=_latencies(one, two, device),
     )
+
+
+def _difference(first: _Numbers, second: _Numbers) -> Difference:
+    found = difference(statistics.fmean(first[0]), statistics.fmean(second[0]), first[1], second[1])
+    single = min(len(first[0]), len(second[0])) == 1
+    return found if single else replace(found, seeds=welch(first[0], second[0]))
 
 
 def difference(first: float, second: float, samples: FloatArray, others: FloatArray) -> Difference:
@@ -257,10 +328,11 @@ def difference(first: float, second: float, samples: FloatArray, others: FloatAr
     return Difference(first, second, low, high, min(1.0, 2 * min(tails)) if len(differences) else math.nan)
 
 
-def _changed(first: _Scored, other: _Scored) -> list[tuple[str, float, float]]:
-    errors, others = _errors_by_image(first), _errors_by_image(other)
+def _changed(first: _Group, other: _Group) -> list[tuple[str, float, float]]:
+    errors, others = (np.mean([_errors_by_image(run) for run in group.runs], axis=0) for group in (first, other))
     order = np.argsort(-np.abs(errors - others), kind="stable")[:_NUM_CHANGED].tolist()
-    return [(first.dataset.packed.path(k), float(errors[k]), float(others[k])) for k in order if errors[k] != others[k]]
+    packed = first.runs[0].dataset.packed
+    return [(packed.path(k), float(errors[k]), float(others[k])) for k in order if errors[k] != others[k]]
 
 
 def _errors_by_image(scored: _Scored) -> FloatArray:
@@ -316,6 +388,12 @@ def _latencies(first: _Scored, other: _Scored, device: str) -> tuple[float, floa
                 own.append((time.perf_counter() - begin) * 1e3)
     medians = [statistics.median(own) if own else math.nan for own in times]
     return medians[0], medians[1]
+
+
+def over_seeds(found: OverSeeds) -> tuple[str, str, str, str, str, str]:
+    """The cells of a row below that of a number."""
+    ends = f"{_signed(found.low)} to {_signed(found.high)}"
+    return "  over seeds", f"± {found.first_sd:.3f}", f"± {found.second_sd:.3f}", "", ends, format_number(found.p)
 
 
 def _signed(value: float) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from detseg.draw.page import html_document, html_table, html_text
-from detseg.evaluation.compare import Comparison, Difference
+from detseg.evaluation.compare import Comparison, Difference, over_seeds
 from detseg.messages import counted
 from detseg.metrics.interface import format_number
 
@@ -23,6 +23,9 @@ def page_of(comparisons: Sequence[Comparison], split: str) -> str:
         parts.append(_numbers(found.by_class))
         first, second = found.latency_ms
         parts.append(f"<p>An image takes {first:.1f} ms and {second:.1f} ms on this machine, measured in turn.</p>")
+        if found.has_groups:
+            runs = [(which, ", ".join(own)) for which, own in zip(("first", "second"), found.runs, strict=True)]
+            parts += [f"<p>{html_text(found.about_seeds)}</p>", html_table(("", "runs"), runs)]
         if found.changed:
             parts += [
                 "<h3>Images that changed most</h3>",
@@ -34,25 +37,21 @@ def page_of(comparisons: Sequence[Comparison], split: str) -> str:
     images = f"{counted(comparisons[0].num_images, 'image')} of {split}"
     what = (
         f"{images}. Intervals of 95 % are for the choice of the images: 1000 resamples, the same ones for both (paired "
-        "bootstrap). p: of no difference. Of many classes, one in twenty leaves out 0 by chance (*). How much another "
-        "seed would change is not in it."
+        "bootstrap). p: of no difference. Of many classes, one in twenty leaves out 0 by chance (*)."
     )
+    if not any(found.has_groups for found in comparisons):
+        what += " How much another seed would change is not in it."
     parts.append(f'<p class="soft">{html_text(what)}</p>')
     return html_document(comparisons[0].first, "detseg compare", parts)
 
 
 def _numbers(differences: dict[str, Difference]) -> str:
-    rows = [
-        (
-            f"{name} *" if row.is_clear else name,
-            format_number(row.first),
-            format_number(row.second),
-            _signed(row.second - row.first),
-            f"{_signed(row.low)} to {_signed(row.high)}",
-            format_number(row.p),
-        )
-        for name, row in differences.items()
-    ]
+    rows = list[tuple[str, ...]]()
+    for name, row in differences.items():
+        cells = (format_number(row.first), format_number(row.second), _signed(row.second - row.first))
+        ends = f"{_signed(row.low)} to {_signed(row.high)}"
+        rows.append((f"{name} *" if row.is_clear else name, *cells, ends, format_number(row.p)))
+        rows += [] if row.seeds is None else [over_seeds(row.seeds)]
     return html_table(("", "first", "second", "change", "95 % interval", "p"), rows)
 
 

@@ -15,6 +15,7 @@ from detseg.cli import main
 from detseg.errors import DetsegError
 from detseg.evaluation.compare import Comparison, compare
 from detseg.evaluation.compare_page import page_of
+from detseg.messages import console
 from tests.browser import measured_in_windows, needs_chromium
 from tests.tiny import TinyRun, write_colors
 
@@ -74,6 +75,66 @@ def test_the_page_in_a_browser(with_last: Comparison, tmp_path: Path) -> None:
     page.write_text(page_of([with_last], "val"))
     measure = "w.document.querySelectorAll('table').length"
     assert all(number >= 2 for number in measured_in_windows(page, [400, 1280], measure, tmp_path))
+
+
+@pytest.fixture(scope="module")
+def over_seeds(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs of one configuration, of the best and of the last epoch's weights, and two of another one, both of the
+    best epoch's."""
+    folder, last = tmp_path_factory.mktemp("seeds"), tiny_run.best.with_name("last.ckpt")
+    runs = []
+    for name, origin, seed, rate in (
+        ("a1", tiny_run.best, 1, 0.1),
+        ("b1", tiny_run.best, 1, 0.2),
+        ("a2", last, 2, 0.1),
+        ("b2", tiny_run.best, 2, 0.2),
+    ):
+        content = read_raw_checkpoint(origin)
+        content["detseg"]["config"]["seed"] = seed
+        content["detseg"]["config"]["optimizer"]["lr"] = rate
+        runs.append(folder / f"{name}.ckpt")
+        save_atomically(content, runs[-1])
+    return runs
+
+
+def test_runs_of_several_seeds_are_groups(
+    tiny_run: TinyRun, with_last: Comparison, over_seeds: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The mean of best and last epoch is half as far from the best as the last epoch is, on each resample, too."""
+    (found,) = compare(over_seeds, "val", device="cpu")
+    names = [tuple(f"{over_seeds[0].parent}/{name}.ckpt" for name in group) for group in (("a1", "a2"), ("b1", "b2"))]
+    assert list(found.runs) == names
+    assert found.first == f"{names[0][0]} (2 seeds)"
+    assert found.settings == {"optimizer.lr": (0.1, 0.2)}
+    for name, row in found.numbers.items():
+        alone = with_last.numbers[name]
+        assert row.first == pytest.approx((alone.first + alone.second) / 2)
+        assert row.second == alone.first
+        assert (row.low, row.high) == pytest.approx((-alone.high / 2, -alone.low / 2))
+        assert row.p == pytest.approx(alone.p, abs=0.003)
+        assert row.seeds is not None
+        assert row.seeds.first == (alone.first, alone.second)
+        change, error = (alone.first - alone.second) / 2, abs(alone.first - alone.second) / 2
+        # One degree of freedom: 12.7062 from tables.
+        assert row.seeds.high == pytest.approx(change + 12.7062 * error, abs=1e-3)
+        assert not row.is_clear
+    assert found.verdict.endswith("2 and 2 seeds do not tell which is better")
+    page = page_of([found], "val")
+    assert "over seeds" in page
+    assert "another seed would change is not in it" not in page
+    console.print(found.table())
+    assert "over seeds" in capsys.readouterr().out
+
+
+def test_groups_need_another_configuration_and_other_seeds(tiny_run: TinyRun, over_seeds: list[Path]) -> None:
+    a1, b1, a2, _ = over_seeds
+    (found,) = compare([a1, a2], "val", device="cpu")  # nothing else to compare: each stands for itself
+    assert (found.first, found.second, found.settings) == (str(a1), str(a2), {"seed": (1, 2)})
+    found, other = compare([a1, a2, b1, a1], "val", device="cpu")
+    assert found.runs == ((str(a1), str(a2)), (str(b1),))
+    assert other.runs == ((str(a1), str(a2)), (str(a1),))
+    assert all(row.seeds is None for row in found.numbers.values())
+    assert any("no interval over seeds" in line for line in found.lines())
 
 
 def test_what_cannot_be_compared_is_one_line(

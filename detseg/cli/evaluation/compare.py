@@ -16,9 +16,8 @@ def compare(argv: Sequence[str]) -> None:
     """Runs → is the difference real: detseg compare runs/a runs/b [runs/c] [--split test]"""
     what = "Score two models or more on the same images: which is better, by how much, and is the difference real?"
     parser = ToolParser("compare", what)
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run directories, whose best.ckpt counts, or checkpoints"
-    )
+    which = "run directories, whose best.ckpt counts, or checkpoints; those that differ in the seed alone are one model"
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=which)
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="which images (val)")
     parser.add_argument("--device", default="auto", help=DEVICES)
     out = "the page (comparison.html); beside it is a JSON file"

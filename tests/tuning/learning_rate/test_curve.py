@@ -8,8 +8,8 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from detseg.tuning.lr_curve import Floats, LrCurve, smooth
-from detseg.tuning.lr_plot import lr_plot
+from detseg.tuning.learning_rate.curve import Floats, LrCurve, smooth
+from detseg.tuning.learning_rate.plot import lr_plot
 
 RATES = np.geomspace(1e-6, 1, 121)
 

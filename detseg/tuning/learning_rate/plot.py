@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 
 from detseg.messages import printable
-from detseg.tuning.lr_curve import LrCurve
+from detseg.tuning.learning_rate.curve import LrCurve
 
 Scale = Callable[[float], float]  # a rate or a loss → pixels
 

@@ -36,7 +36,7 @@ from detseg.training.seeding import random_state, restore_random_state, seed_gen
 from detseg.training.setup.arguments import from_arguments
 from detseg.training.setup.build import Own, build_data, build_task, open_data
 from detseg.training.setup.trainer import build_bare_trainer, interrupts_kept
-from detseg.tuning.lr_curve import Floats, LrCurve, smooth_last
+from detseg.tuning.learning_rate.curve import Floats, LrCurve, smooth_last
 
 _FEWEST_STEPS, _MOST_STEPS = 20, 5000  # the curve has a weight for each two of them
 _DIVERGED = 3.0  # times the lowest smoothed loss: where the loss has risen by so much, the test ends

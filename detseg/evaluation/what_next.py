@@ -1,0 +1,346 @@
+"""What to work on next: the gaps between human level, training, validation and test images, each with its interval.
+
+Ng, "Machine Learning Yearning" (2018): avoidable bias is what is missing on the training images (chapter 22), variance
+what is lost on new images of their kind (chapter 20), data mismatch what is lost on images of another kind (chapter
+40), and what is lost from validation to test is overfitting to the validation images (chapter 12).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from detseg.checkpoint import BEST, ModelCheckpoint
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.data.annotations.report import sizes_in_input
+from detseg.data.build import Split, resolve_data
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.errors import CheckpointError, ConfigError, DataError
+from detseg.evaluation.advice import Facts, GapName, Step, steps_against
+from detseg.evaluation.run import evaluated, evaluation_config, open_split_for
+from detseg.factory import load_model
+from detseg.messages import counted
+from detseg.metrics.bootstrap import Samples, detection_samples, interval, segmentation_samples
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.interface import Evaluator, format_number, new_table, without_nan
+from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.predict import find_device
+from detseg.structures import FloatArray
+from detseg.tasks import AnyDataset
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+logger = logging.getLogger("detseg")
+
+Part = Literal["train", "train-dev", "val", "test"]
+"""``train-dev``: images like those of the training that were not trained on."""
+
+PREFERRED = ("mask_AP50", "AP50", "mIoU")
+"""The metrics by which gaps are read, the first that there is. AP averages how exactly boxes fit as well, of which
+annotators fall short, too: measured from 1, it would always say that bias is what is wrong."""
+
+_SHORT = 32.0  # pixels of the network input; COCO's border of small objects
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A number of a part of the data.
+
+    Attributes:
+        number: the metric.
+        samples: (B,) of resamples of the images, drawn apart from those of every other part.
+        num_images: how many images.
+    """
+
+    number: float
+    samples: FloatArray
+    num_images: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, within [0, 1]."""
+        low, high = interval(self.number, self.samples)
+        return max(0.0, low), min(1.0, high)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What is lost from one level to the next.
+
+    Attributes:
+        name: what Ng calls it.
+        value: the level above minus the level below.
+        low, high: ends of its 95 % interval, for the choice of the images of both.
+        words: the two levels, and what lies between them.
+        steps: what to try against it, most promising first.
+    """
+
+    name: GapName
+    value: float
+    low: float
+    high: float
+    words: str
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether something is lost, and not by the choice of the images alone."""
+        return self.low > 0
+
+    @property
+    def sentence(self) -> str:
+        """Name, value, interval and words."""
+        doubt = "" if self.is_clear else ", not clear"
+        return f"{self.name} {self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f}{doubt}): {self.words}"
+
+
+def gaps(
+    scores: Mapping[Part, Scored],
+    metric: str,
+    human: float | None = None,
+    config: ExperimentConfig | None = None,
+    facts: Facts | None = None,
+) -> list[Gap]:
+    """The gaps between parts of the data: the clear ones first, largest first.
+
+    Args:
+        scores: of the parts that there are.
+        metric: its name.
+        human: what people reach in it, in (0, 1]; None: not known, and taken as 1.
+        config: of the run, for what to try; None: nothing is suggested.
+        facts: what else is known of the run.
+
+    Returns:
+        Those whose two parts are there, of defined numbers.
+    """
+    found = []
+    for name, above, below in _pairs(scores):
+        top = scores.get(above) if above != "human" else Scored(human or 1.0, np.zeros(1), 0)
+        bottom = scores.get(below)
+        if top is None or bottom is None or math.isnan(top.number - bottom.number):
+            continue
+        value = top.number - bottom.number
+        low, high = interval(value, top.samples - bottom.samples)
+        words = _words(name, metric, (above, top.number), (below, bottom.number), human, config)
+        steps = steps_against(name, config, facts or Facts()) if config is not None else ()
+        found.append(Gap(name, value, low, high, words, steps))
+    return sorted(found, key=lambda gap: (not gap.is_clear, -gap.value if gap.is_clear else 0.0))
+
+
+def _pairs(scores: Mapping[Part, Scored]) -> list[tuple[GapName, Part | Literal["human"], Part]]:
+    unseen: Part = "train-dev" if "train-dev" in scores else "val"
+    return [
+        ("avoidable bias", "human", "train"),
+        ("variance", "train", unseen),
+        ("data mismatch", "train-dev", "val"),
+        ("overfitting to val", "val", "test"),
+    ]
+
+
+def _words(
+    name: GapName,
+    metric: str,
+    above: tuple[str, float],
+    below: tuple[str, float],
+    human: float | None,
+    config: ExperimentConfig | None,
+) -> str:
+    val_is_like_train = config is not None and config.data.val_fraction is not None
+    both = f"{metric} is {above[1]:.3f} on {above[0]} and {below[1]:.3f} on {below[0]}"
+    match name:
+        case "avoidable bias":
+            level = f"human level is {human:.3f}" if human else "measured from 1, as no human level is given"
+            return f"{metric} is {below[1]:.3f} on images that the model was trained on; {level}"
+        case "variance":
+            mixed = below[0] == "val" and not val_is_like_train
+            doubt = "; in part val may be of another kind, which a train-dev set would tell"
+            return f"{both}, which the model was not trained on{doubt if mixed else ''}"
+        case "data mismatch":
+            return f"{both}; the model was trained on neither, so what differs is the kind of images"
+        case "overfitting to val":
+            doubt = ", and test may be of another kind" if val_is_like_train else ""
+            return f"{both}; the best epoch and the settings were chosen by val{doubt}"
+
+
+@dataclass(frozen=True)
+class WhatNext:
+    """The scores of a model on all parts of its data, and what to work on.
+
+    Attributes:
+        checkpoint: which.
+        metric: by which gaps are read.
+        scores: part → (number, low, high, images), with the 95 % interval.
+        human: what people reach; None: not known.
+        gaps: the clear ones first, largest first.
+        notes: how it was measured, and what is missing.
+    """
+
+    checkpoint: str
+    metric: str
+    scores: dict[Part, tuple[float, float, float, int]]
+    human: float | None
+    gaps: tuple[Gap, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """What to do next, in a sentence."""
+        if not self.gaps or not self.gaps[0].is_clear:
+            return "no gap is clear: more validation and test images would make the intervals narrower"
+        first = self.gaps[0]
+        settings = [step for step in first.steps if step.overrides][:1]
+        return f"work first on {first.sentence}{''.join(f'; try {step}' for step in settings)}"
+
+    def table(self) -> RenderableType:
+        """For the screen, 80 columns wide."""
+        from rich.console import Group
+
+        numbers = new_table(f"What next, by {self.metric}", ("images", self.metric, "95 % interval"), of="part")
+        for part, (number, low, high, num_images) in self.scores.items():
+            ends = f"{format_number(low)} to {format_number(high)}"
+            numbers.add_row(part, str(num_images), format_number(number), ends)
+        return Group(numbers, *self.lines())
+
+    def lines(self) -> list[str]:
+        """Gap by gap, with what to try, and how it was measured."""
+        lines = []
+        for gap in self.gaps:
+            lines.append(gap.sentence)
+            lines += [f"  try {step}" for step in gap.steps] if gap.is_clear else []
+        return [*lines, *self.notes]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a JSON file."""
+        plain: dict[str, Any] = without_nan(asdict(self) | {"verdict": self.verdict})
+        return plain
+
+
+def what_next(
+    checkpoint: Path,
+    *,
+    splits: Sequence[Split] = ("train", "val", "test"),
+    train_dev: Sequence[str] = (),
+    human: float | None = None,
+    metric: str | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+) -> WhatNext:
+    """Score a model on all parts of its data, and read the gaps between them.
+
+    Training images are scored as validation images are, without augmentation; of a larger training set a random part
+    of as many images as ``val`` has.
+
+    Args:
+        checkpoint: of a run, usually its ``best.ckpt``.
+        splits: which; those that are not there are left out, and a note says why.
+        train_dev: overrides that make ``val`` a set of images like those of the training that were not trained on,
+            such as ``["data.val_split=train-dev"]``; empty: there is no such set.
+        human: what people reach in the metric, in (0, 1]; None: not known.
+        metric: by which gaps are read; None: the first of ``PREFERRED``.
+        overrides: of ``data`` and ``evaluation``.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+
+    Raises:
+        DetsegError: the checkpoint is missing or wrong, or there is no such metric.
+    """
+    if human is not None and not 0 < human <= 1:
+        raise ConfigError(f"human level: expected a number above 0 and up to 1, such as 0.95, got {human:g}")
+    target = find_device(device)
+    model, trained, contents = load_model(checkpoint)
+    still_rising = checkpoint.name == BEST and contents.epoch == trained.trainer.max_epochs
+    opened, notes = _open(checkpoint, contents, splits, overrides, train_dev)
+    scores, facts = dict[Part, Scored](), Facts(still_rising)
+    for seed, (part, (config, dataset)) in enumerate(opened.items()):
+        logger.info(f"{part}: {counted(len(dataset), 'image')} of {dataset.name}")
+        evaluator = evaluated(model, dataset, config, contents.classes, target, keep_images=True)
+        samples = _samples(evaluator, seed)
+        metric = metric or next(name for name in PREFERRED if name in samples.numbers)
+        if metric not in samples.numbers:
+            raise ConfigError(f"metric: there is no {metric}; choose from {', '.join(samples.numbers)}")
+        scores[part] = Scored(evaluator.compute().numbers[metric], samples.numbers[metric], len(dataset))
+        if math.isnan(scores[part].number):
+            notes.append(f"{part}: {metric} is not defined; are there annotations?")
+        if part in ("train", "val"):
+            facts = Facts(still_rising, *_sizes(dataset, evaluator, config))
+    assert metric is not None  # something was opened
+    notes.append("Intervals of 95 % are for the choice of the images; other seeds would change the numbers, too.")
+    return WhatNext(
+        checkpoint=str(checkpoint),
+        metric=metric,
+        scores={part: (one.number, *one.interval, one.num_images) for part, one in scores.items()},
+        human=human,
+        gaps=tuple(gaps(scores, metric, human, trained, facts)),
+        notes=tuple(notes),
+    )
+
+
+_Opened = dict[Part, tuple[ExperimentConfig, AnyDataset]]
+
+
+def _open(
+    checkpoint: Path,
+    contents: ModelCheckpoint,
+    splits: Sequence[Split],
+    overrides: Sequence[str],
+    train_dev: Sequence[str],
+) -> tuple[_Opened, list[str]]:
+    """The parts that there are, with the settings of each, and what to say of them."""
+    parts: list[tuple[Part, Split, Sequence[str]]] = [(split, split, overrides) for split in splits]
+    if train_dev:
+        parts.insert(1, ("train-dev", "val", [*overrides, *train_dev]))
+    opened, notes = _Opened(), list[str]()
+    for part, split, own in parts:
+        config = resolve_data(evaluation_config(contents.config, str(checkpoint), own))
+        try:
+            opened[part] = config, open_split_for(config, split, contents.classes, checkpoint)
+        except CheckpointError:
+            raise
+        except DataError as error:
+            notes.append(f"{part} is left out: {error}")
+    if not opened:
+        raise DataError(f"{checkpoint}: there is nothing to score: {'; '.join(notes)}")
+    if "train" in opened and "val" in opened:
+        config, dataset = opened["train"]
+        opened["train"] = config, _as_many(dataset, len(opened["val"][1]), notes)
+    return opened, notes
+
+
+def _as_many(dataset: AnyDataset, number: int, notes: list[str]) -> AnyDataset:
+    if len(dataset) <= number:
+        return dataset
+    chosen = np.sort(np.random.default_rng(0).choice(len(dataset), number, replace=False))
+    notes.append(f"train: {number} of {len(dataset)} images, as many as val has, by seed 0; without augmentation.")
+    return dataset.subset(chosen.tolist())
+
+
+def _samples(evaluator: Evaluator, seed: int) -> Samples:
+    if isinstance(evaluator, SegmentationEvaluator):
+        return segmentation_samples(*evaluator.image_counts, seed=seed)
+    assert isinstance(evaluator, DetectionEvaluator)
+    return detection_samples(
+        evaluator.records, evaluator.classes, evaluator.max_detections, evaluator.f1_iou, seed=seed
+    )
+
+
+def _sizes(dataset: AnyDataset, evaluator: Evaluator, config: ExperimentConfig) -> tuple[dict[str, float], float]:
+    """The median side of the objects of each class, in pixels of the network input, where it is short; and the scale
+    from images to the input, where label maps are found."""
+    if isinstance(evaluator, SegmentationEvaluator):
+        pixels = float(np.median(evaluator.image_counts[0].sum(axis=(1, 2))))
+        return {}, math.sqrt(math.prod(config.data.input_hw) / max(pixels, 1.0))
+    assert isinstance(dataset, DetectionDataset)
+    sizes, rows = sizes_in_input(dataset.packed, config.data.input_hw)
+    sides, labels = np.sqrt(sizes.prod(axis=1)), dataset.packed.labels[rows]
+    medians = {
+        name: float(np.median(sides[labels == label]))
+        for label, name in enumerate(dataset.classes.names)
+        if (labels == label).any()
+    }
+    return {name: side for name, side in medians.items() if side < _SHORT}, 1.0

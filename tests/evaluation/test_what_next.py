@@ -1,0 +1,143 @@
+"""Gaps between parts of the data: their numbers against brute force, their order, and what is said of real runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detseg.checkpoint import read_raw_checkpoint, save_atomically
+from detseg.config.load import load_config
+from detseg.errors import DetsegError
+from detseg.evaluation.what_next import Part, Scored, gaps, what_next
+from detseg.messages import rendered
+from detseg.metrics.bootstrap import resamples
+from tests.tiny import TinyRun
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def scored(images: np.ndarray, seed: int) -> Scored:
+    """A metric that is the mean over the images, with resamples of them."""
+    weights = np.concatenate(list(resamples(len(images), 1000, seed)))
+    return Scored(float(images.mean()), weights @ images / len(images), len(images))
+
+
+def levels(**numbers: float) -> Mapping[Part, Scored]:
+    """Parts with a spread of about 0.01."""
+    rng = np.random.default_rng(0)
+    names: dict[str, Part] = {"train": "train", "train_dev": "train-dev", "val": "val", "test": "test"}
+    return {names[name]: Scored(one, one + 0.01 * rng.standard_normal(1000), 50) for name, one in numbers.items()}
+
+
+def test_the_interval_of_a_gap_is_that_of_independent_images() -> None:
+    """By brute force: each set drawn anew with repetition, 20 000 times; the images of both come in one order."""
+    rng = np.random.default_rng(1)
+    train, val = np.sort(rng.beta(8, 2, 60)), np.sort(rng.beta(5, 3, 60))
+    (bias, variance) = sorted(
+        gaps({"train": scored(train, 0), "val": scored(val, 1)}, "AP50"), key=lambda gap: gap.name
+    )
+    means = [rng.choice(one, (20_000, 60)).mean(axis=1) for one in (train, val)]
+    change = means[0] - means[1]
+    assert variance.value == pytest.approx(train.mean() - val.mean())
+    assert (variance.low, variance.high) == pytest.approx(np.quantile(change, (0.025, 0.975)), abs=0.006)
+    assert (bias.low, bias.high) == pytest.approx(1 - np.quantile(means[0], (0.975, 0.025)), abs=0.006)
+
+
+def test_intervals_hold_the_gap_of_endless_images() -> None:
+    rng, held = np.random.default_rng(2), 0
+    for _ in range(200):
+        train, val = rng.beta(8, 2, 60), rng.beta(6, 3, 40)
+        variance = next(g for g in gaps({"train": scored(train, 0), "val": scored(val, 1)}, "x") if g.name[0] == "v")
+        held += variance.low <= 8 / 10 - 6 / 9 <= variance.high
+    assert 0.90 <= held / 200 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("numbers", "human", "expected"),
+    [
+        ({"train": 0.70, "val": 0.65, "test": 0.50}, None, ["avoidable bias", "overfitting to val", "variance"]),
+        ({"train": 0.94, "val": 0.70, "test": 0.70}, 0.95, ["variance", "avoidable bias", "overfitting to val"]),
+        (
+            {"train": 0.90, "train_dev": 0.89, "val": 0.70},
+            0.9,
+            ["data mismatch", "avoidable bias", "variance"],
+        ),
+        ({"val": 0.9, "test": 0.7}, None, ["overfitting to val"]),
+        ({"train": float("nan"), "val": 0.9, "test": 0.7}, None, ["overfitting to val"]),
+        ({}, 0.9, []),
+    ],
+)
+def test_clear_gaps_come_first_and_large_ones(
+    numbers: dict[str, float], human: float | None, expected: list[str]
+) -> None:
+    found = gaps(levels(**numbers), "AP50", human)
+    assert [gap.name for gap in found] == expected
+    assert all(gap.is_clear == (gap.value > 0.03) for gap in found)
+    if found:
+        assert ("not clear" in found[-1].sentence) is not found[-1].is_clear
+
+
+def test_a_validation_part_of_the_training_images_is_of_their_kind() -> None:
+    config = load_config("yolo_shapes", ["data.val_fraction=0.2"])
+    variance = {
+        own is None: next(gap for gap in gaps(levels(train=0.9, val=0.7), "AP50", None, own) if gap.name == "variance")
+        for own in (config, None)
+    }
+    assert "another kind" not in variance[False].words
+    assert "another kind" in variance[True].words
+
+
+def test_the_scores_are_those_of_evaluate(tiny_run: TinyRun) -> None:
+    found = what_next(tiny_run.best, human=0.9, train_dev=["data.val_split=test"], device="cpu")
+    assert list(found.scores) == ["train", "train-dev", "val", "test"]
+    for part, split in (("val", "val"), ("test", "test"), ("train-dev", "test")):
+        number, low, high, num_images = found.scores[part]  # type: ignore[index]  # one of the keys
+        result = tiny_run.evaluate(split=split)
+        assert (number, num_images) == (result.numbers["AP50"], result.num_images)
+        assert low <= number <= high
+    assert found.scores["train"][3] == 9
+    assert any(note.startswith("train: 9 of 16 images, as many as val has") for note in found.notes)
+    values = {gap.name: gap.value for gap in found.gaps}
+    train, unseen, val, test = (found.scores[part][0] for part in found.scores)
+    assert values == pytest.approx(
+        {
+            "avoidable bias": 0.9 - train,
+            "variance": train - unseen,
+            "data mismatch": unseen - val,
+            "overfitting to val": val - test,
+        }
+    )
+    content = json.loads(json.dumps(found.to_dict()))
+    assert content["verdict"] == found.verdict
+    assert found.metric in rendered(found.table())
+
+
+def test_of_label_maps_and_of_parts_that_are_missing(
+    tiny_segmentation: TinyRun, tiny_instances: TinyRun, tmp_path: Path
+) -> None:
+    found = what_next(tiny_segmentation.best, splits=["train", "val"], device="cpu")
+    assert (found.metric, list(found.scores)) == ("mIoU", ["train", "val"])
+    assert found.scores["val"][0] == tiny_segmentation.evaluate().headline["mIoU"]
+    masks = what_next(tiny_instances.best, metric="mask_AP", device="cpu")
+    assert (masks.metric, list(masks.scores)) == ("mask_AP", ["train", "val"])
+    assert any(note.startswith("test is left out: data.test_images") for note in masks.notes)
+
+
+def test_wrong_arguments_are_one_line(tiny_run: TinyRun, tmp_path: Path) -> None:
+    with pytest.raises(DetsegError, match=r"^human level: expected a number above 0 and up to 1, such as 0\.95, got"):
+        what_next(tiny_run.best, human=95)
+    with pytest.raises(DetsegError, match="there is no mIoU; choose from AP, AP50, AP75, F1"):
+        what_next(tiny_run.best, metric="mIoU", device="cpu")
+    shutil.copytree(tiny_run.data_root, tmp_path / "data")
+    for path in (tmp_path / "data" / "ImageSets" / "Main").glob("*.txt"):
+        path.unlink()
+    content = read_raw_checkpoint(tiny_run.best)
+    content["detseg"]["config"]["data"]["root"] = str(tmp_path / "data")
+    save_atomically(content, tmp_path / "other.ckpt")
+    with pytest.raises(DetsegError, match=r"nothing to score: train is left out"):
+        what_next(tmp_path / "other.ckpt", device="cpu")
