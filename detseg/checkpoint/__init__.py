@@ -14,6 +14,7 @@ from detseg.checkpoint.format import (
     ModelCheckpoint,
     epochs_ended,
     model_entry,
+    run_checkpoint,
     run_dir_of,
 )
 from detseg.checkpoint.safetensors_file import write_weights
@@ -30,6 +31,7 @@ __all__ = [
     "read_model_checkpoint",
     "read_raw_checkpoint",
     "read_tensors",
+    "run_checkpoint",
     "run_dir_of",
     "save_atomically",
     "write_weights",

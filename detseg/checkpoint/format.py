@@ -56,6 +56,11 @@ def epochs_ended(checkpoint: Mapping[str, Any]) -> int:
     return int(checkpoint["epoch"]) + 1 if place is None else int(place["epoch"])
 
 
+def run_checkpoint(run: Path) -> Path:
+    """The best checkpoint of a run directory; a file is a checkpoint itself."""
+    return run / FOLDER / BEST if run.is_dir() else run
+
+
 def run_dir_of(checkpoint: Path) -> Path:
     """The run directory of a checkpoint; the checkpoint's own folder if it was taken out of its run."""
     folder = checkpoint.resolve().parent

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from detseg.checkpoint import BEST, FOLDER
+from detseg.checkpoint import run_checkpoint
 from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.build import Split, resolve_data
@@ -236,7 +236,7 @@ def _differ_in_seed(one: _Scored, two: _Scored) -> bool:
 
 
 def _scored(run: Path, split: Split, overrides: Sequence[str], device: str) -> _Scored:
-    checkpoint = run / FOLDER / BEST if run.is_dir() else run
+    checkpoint = run_checkpoint(run)
     model, _, contents = load_model(checkpoint)
     config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
     dataset = open_split_for(config, split, contents.classes, checkpoint)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from detseg.draw.page import html_table, html_text
 from detseg.explain.advice import Adviser, Setting
 from detseg.explain.misses import FAINT_SCORE, SMALL_SIDE, Cause, Miss
 from detseg.messages import counted
@@ -106,6 +107,12 @@ class MissSummary:
         for row in self.causes:
             table.add_row(row.cause, str(row.count), f"{100 * row.fraction:.0f} %", str(row.setting))
         return table
+
+    def html(self) -> str:
+        """The same for a page."""
+        rows = [(row.cause, str(row.count), f"{100 * row.fraction:.0f} %", str(row.setting)) for row in self.causes]
+        table = html_table(("cause", "misses", "of all", "try"), rows) if rows else ""
+        return table + "".join(f"<p>{html_text(line)}.</p>" for line in self.lines())
 
     def lines(self) -> list[str]:
         """What stands below the table."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detseg.cli.tool import CHECKPOINT, DEVICES, ToolParser, score
+from detseg.cli.tool import DEVICES, ToolParser, score
 from detseg.errors import ConfigError, DataError, require_training_extra
 from detseg.messages import printable
 
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 
 def explain(argv: Sequence[str]) -> None:
-    """Why objects were missed: detseg explain best.ckpt [IMAGE [--object N]] [--split test] [data.image_size=512]"""
+    """Why objects were missed: detseg explain runs/mine [IMAGE [--object N]] [--split test] [data.image_size=512]"""
     from detseg.structures import SCORE_THRESHOLD
 
     what = (
         "Say which stage lost the objects that a detector missed, and the one setting to try: in an image, or counted"
     )
     parser = ToolParser("explain", f"{what} over a split.")
-    parser.add_argument("checkpoint", type=Path, help=CHECKPOINT)
-    image = "an image of the checkpoint's data (all of a split, counted); settings of data over those of the run"
+    run = "a run directory, whose best.ckpt counts, or a checkpoint"
+    parser.add_argument("run", type=Path, metavar="RUN", help=run)
+    image = "an image of the run's data (all of a split, counted); settings of data over those of the run"
     parser.add_argument("rest", nargs="*", metavar="IMAGE | key.key=value", help=image)
     number = "only this object of the image: its position among the annotations, from 0"
     parser.add_argument("--object", type=int, metavar="N", help=number)
@@ -35,6 +36,8 @@ def explain(argv: Sequence[str]) -> None:
     parser.add_argument("--split", choices=("train", "val", "test"), help=which)
     threshold = f"detections below this score do not count, as of detseg predict ({SCORE_THRESHOLD})"
     parser.add_argument("--score", type=score, default=SCORE_THRESHOLD, help=threshold)
+    pictures = "of any image and any kind of model: write heat maps, feature maps and receptive fields there instead"
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help=pictures)
     parser.add_argument("--device", default="auto", help=DEVICES)
     arguments = parser.parse_intermixed_args(argv)
     overrides = [text for text in arguments.rest if "=" in text and not Path(text).exists()]
@@ -44,14 +47,19 @@ def explain(argv: Sequence[str]) -> None:
     if arguments.object is not None and not images:
         raise ConfigError("--object: is for one image; name it after the checkpoint")
 
+    if arguments.pictures is not None:
+        _write_pictures(arguments, images, overrides)
+        return
     require_training_extra("detseg explain")
+    from detseg.checkpoint import run_checkpoint
     from detseg.explain.run import explain_image
 
+    checkpoint = run_checkpoint(arguments.run)
     if not images:
-        _explain_split(arguments, overrides)
+        _explain_split(checkpoint, arguments, overrides)
         return
     options = (arguments.split, overrides, arguments.score, arguments.device)
-    found, adviser = explain_image(arguments.checkpoint, images[0], *options)
+    found, adviser = explain_image(checkpoint, images[0], *options)
     for line in _lines(images[0], found, adviser, arguments.object):
         print(printable(line))
 
@@ -75,13 +83,26 @@ def _lines(image: Path, found: ImageMisses, adviser: Adviser, number: int | None
     return lines
 
 
-def _explain_split(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
+def _write_pictures(arguments: argparse.Namespace, images: Sequence[Path], overrides: Sequence[str]) -> None:
+    if not images:
+        raise ConfigError("--pictures: are of one image; name it after the run")
+    others = {"--object": arguments.object is not None, "--split": arguments.split is not None, "settings": overrides}
+    for name, given in others.items():
+        if given:
+            raise ConfigError(f"{name}: not with --pictures, which need the image alone; leave out")
+    from detseg.checkpoint import run_checkpoint
+    from detseg.explain.pictures import write_pictures
+
+    for path in write_pictures(run_checkpoint(arguments.run), images[0], arguments.pictures, device=arguments.device):
+        print(f"written: {printable(str(path))}")
+
+
+def _explain_split(checkpoint: Path, arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     from detseg.atomic_write import write_text
     from detseg.evaluation.run import report_file
     from detseg.explain.run import explain_split
     from detseg.messages import console
 
-    checkpoint: Path = arguments.checkpoint
     split: Split = arguments.split or "val"
     summary = explain_split(checkpoint, split, overrides, arguments.score, arguments.device)
     if summary.causes:

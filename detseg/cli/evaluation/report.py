@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from detseg.cli.tool import DEVICES, ToolParser
+from detseg.cli.tool import DEVICES, ToolParser, score
 from detseg.errors import ConfigError, require_training_extra
 from detseg.messages import printable
+
+if TYPE_CHECKING:
+    from detseg.data.build import Split
+    from detseg.metrics.learning_curve import LearningCurve
+
+_OF_A_RUN = ("split", "device", "human_level", "train_dev", "learning_curve")
 
 
 def report(argv: Sequence[str]) -> None:
     """A run → a page: how good it is, and what goes wrong: detseg report runs/yolo_voc [--split test]"""
-    what = (
-        "Write a page on a model, or on a file of detections: how good, how sure, which errors, which labels to check."
-    )
+    what = "Write a page on a model, or on a file of detections: how good, how sure, which errors, what next."
     parser = ToolParser("report", what)
     run = "a run directory, whose best.ckpt counts, or a checkpoint"
     parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help=run)
@@ -22,42 +28,88 @@ def report(argv: Sequence[str]) -> None:
     parser.add_argument("--split", choices=("train", "val", "test"), help="which images (val)")
     parser.add_argument("--device", help=DEVICES)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (report, in the run directory)")
+    human = "what people reach in AP50 or mIoU, to read the gaps by"
+    parser.add_argument("--human-level", type=score, metavar="X", help=human)
+    dev = "a setting that makes val a set of images like those of the training that were not trained on"
+    parser.add_argument("--train-dev", action="append", metavar="data.key=value", help=dev)
+    curve = "train on fractions of the images, with N seeds (1), twice as long as the run: would more images help?"
+    parser.add_argument("--learning-curve", type=int, nargs="?", const=1, metavar="N", help=curve)
     results = "instead of a run: detections of any program in COCO's results format, with --annotations"
     parser.add_argument("--results", type=Path, metavar="JSON", help=results)
     parser.add_argument("--annotations", type=Path, metavar="JSON", help="the truth for --results, in COCO's format")
     parser.add_argument("--images", type=Path, metavar="DIR", help="the images of --annotations, for pictures")
     arguments = parser.parse_intermixed_args(argv)
-    overrides: list[str] = arguments.overrides
-    of_results = arguments.results is not None or arguments.annotations is not None
-    if of_results and arguments.run is not None:  # no place among the arguments tells the two apart
-        overrides = [str(arguments.run), *overrides]
-    _check(arguments.results, arguments.annotations, arguments.run, overrides, of_results)
-    for name in ("split", "device") if of_results else ("images",):
-        if getattr(arguments, name) is not None:
-            raise ConfigError(f"--{name}: is for {'a run' if of_results else '--results'}; leave it out")
-
-    require_training_extra("detseg report")
-    from detseg.evaluation.report.run import report as write_report
-    from detseg.evaluation.report.run import report_results
-
-    if of_results:
-        out = arguments.out or arguments.results.with_name(f"{arguments.results.stem}_report")
-        page = report_results(arguments.results, arguments.annotations, out, arguments.images, overrides)
-    else:
-        page = write_report(
-            arguments.run, arguments.split or "val", arguments.out, overrides, arguments.device or "auto"
-        )
+    page = _of_results(arguments) if arguments.results or arguments.annotations else _of_run(arguments)
     print(f"written: {printable(str(page))}")
 
 
-def _check(
-    results: Path | None, annotations: Path | None, run: Path | None, overrides: Sequence[str], of_results: bool
-) -> None:
-    if not of_results:
-        if run is None:
-            raise ConfigError("no run given, and no --results with --annotations; see detseg report --help")
-        return
-    if results is None or annotations is None:
+def _of_results(arguments: argparse.Namespace) -> Path:
+    overrides: list[str] = arguments.overrides
+    if arguments.run is not None:  # no place among the arguments tells the two apart
+        overrides = [str(arguments.run), *overrides]
+    if arguments.results is None or arguments.annotations is None:
         raise ConfigError("--results, the detections, and --annotations, the truth, go together; give both")
     if wrong := [text for text in overrides if "=" not in text]:
         raise ConfigError(f"{wrong[0]}: --results are scored without a run; leave it out")
+    for name in _OF_A_RUN:
+        if getattr(arguments, name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')}: is for a run; leave it out")
+    require_training_extra("detseg report")
+    from detseg.evaluation.report.run import report_results
+
+    out = arguments.out or arguments.results.with_name(f"{arguments.results.stem}_report")
+    return report_results(arguments.results, arguments.annotations, out, arguments.images, overrides)
+
+
+def _of_run(arguments: argparse.Namespace) -> Path:
+    if arguments.run is None:
+        raise ConfigError("no run given, and no --results with --annotations; see detseg report --help")
+    if arguments.images is not None:
+        raise ConfigError("--images: is for --results; leave it out")
+    if arguments.learning_curve is not None and arguments.learning_curve < 1:
+        raise ConfigError(f"--learning-curve {arguments.learning_curve}: expected a number of seeds, 1 or more")
+    require_training_extra("detseg report")
+    from detseg.checkpoint import read_model_checkpoint, run_checkpoint
+    from detseg.evaluation import evaluation_config
+    from detseg.evaluation.report.run import report as write_report
+    from detseg.explain.run import explain_split
+    from detseg.tasks import kind_of
+
+    checkpoint, overrides = run_checkpoint(arguments.run), arguments.overrides
+    split: Split = arguments.split or "val"
+    device = arguments.device or "auto"
+    config = evaluation_config(read_model_checkpoint(checkpoint).config, str(checkpoint), overrides)
+    curve = _learning_curve(checkpoint, arguments.learning_curve) if arguments.learning_curve else None
+    more = []
+    if kind_of(config.model).finds_objects:
+        misses = explain_split(checkpoint, split, overrides, device=device)
+        more.append(("misses", "Why objects are missed", misses.html()))
+    return write_report(
+        checkpoint,
+        split,
+        arguments.out,
+        overrides,
+        device,
+        human=arguments.human_level,
+        train_dev=arguments.train_dev or (),
+        curve=curve,
+        more=more,
+    )
+
+
+def _learning_curve(checkpoint: Path, num_seeds: int) -> LearningCurve:
+    """Of the run's own settings, in a folder of its own."""
+    from detseg.checkpoint import read_model_checkpoint, run_dir_of
+    from detseg.cli.signals import stop_on_signals
+    from detseg.config.load import config_from_dict, without_download
+    from detseg.training.callbacks.run_files import best_epoch
+    from detseg.training.setup.build import criterion_of
+    from detseg.tuning.learning_curve import learning_curve
+
+    config = config_from_dict(without_download(read_model_checkpoint(checkpoint).config), str(checkpoint))
+    run_dir = run_dir_of(checkpoint)
+    metric = f"val/{criterion_of(config)}"
+    best = best_epoch(run_dir / "metrics.csv", metric)
+    reached = float(best[metric]) if best else None
+    with stop_on_signals() as stop:
+        return learning_curve(config, run_dir / "learning_curve", num_seeds=num_seeds, reached=reached, stop=stop)

@@ -29,6 +29,7 @@ from detseg.evaluation.report.outcomes import (
     slices,
 )
 from detseg.evaluation.report.sections import (
+    Section,
     calibration_chart,
     class_intervals,
     confusion_table,
@@ -50,7 +51,7 @@ _LOWEST_SCORE = (
     0.1  # of the calibration: below, nearly all detections are wrong, and they are so many that they hide the rest
 )
 _SHOWN, _SUSPECTS_SHOWN = 6, 12
-_SUSPECT = 0.5
+_SUSPECT = 0.7
 ALL = "all classes"
 
 _SIZES = (8, 16, 32, 64, 128)
@@ -170,10 +171,10 @@ class DetectionReport:
                 f"strongest {strongest.name} (AP {strongest.ap:.3f}, {strongest.num_objects})."
             )
         if num := sum(suspect.doubt >= _SUSPECT for suspect in self.suspects):
-            yield f"{counted(num, 'label')} are probably wrong or missing; look at them before you train longer."
+            yield f"{counted(num, 'label')} may be wrong or missing (the model is sure of something else); look at them before you train longer."
 
-    def sections(self, gallery: Gallery) -> Iterator[tuple[str, str, str]]:
-        """Anchor, title and HTML of each section; pictures go through the gallery."""
+    def sections(self, gallery: Gallery) -> Iterator[Section]:
+        """All of them, in order; pictures go through the gallery."""
         if self.curves:
             text = (
                 "<p>What is kept from a score on. A class alone, or all of them at one threshold; the table below has "

@@ -15,6 +15,7 @@ from detseg.draw.page import html_text
 from detseg.evaluation.report.gallery import Exhibit, Gallery, jpeg, side_by_side
 from detseg.evaluation.report.maps import REGION_SIZES, DoubtedRegion, MapStudy, fixed_confusions, image_ious
 from detseg.evaluation.report.sections import (
+    Section,
     calibration_chart,
     class_intervals,
     confusion_table,
@@ -111,8 +112,8 @@ class MapReport:
     def _percent(self, pixels: int) -> str:
         return f"{pixels / max(self.result.num_pixels, 1):.1%}"
 
-    def sections(self, gallery: Gallery) -> Iterator[tuple[str, str, str]]:
-        """Anchor, title and HTML of each section; pictures go through the gallery."""
+    def sections(self, gallery: Gallery) -> Iterator[Section]:
+        """All of them, in order; pictures go through the gallery."""
         yield "classes", "Classes", self._class_table()
         yield "costs", "Errors, by cost", self._costs()
         names = list(self.classes.names)

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from detseg.atomic_write import check_writable, write_text
-from detseg.checkpoint import BEST, FOLDER, run_dir_of
+from detseg.checkpoint import run_checkpoint, run_dir_of
 from detseg.checkpoint.provenance import command, machine, read_run_file
 from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
@@ -29,12 +29,14 @@ from detseg.evaluation.report.detection_page import DetectionReport, Images
 from detseg.evaluation.report.gallery import Gallery
 from detseg.evaluation.report.map_page import MapReport, Triple, legend
 from detseg.evaluation.report.maps import MapStudy
-from detseg.evaluation.report.sections import facts_table, headline, training_curves
+from detseg.evaluation.report.sections import Section, facts_table, headline, training_curves, what_next_section
 from detseg.evaluation.results_file import results_evaluator
 from detseg.evaluation.run import evaluated, evaluation_config, open_split_for
+from detseg.evaluation.what_next import what_next
 from detseg.factory import load_model
 from detseg.messages import counted, messages_on_console
 from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.learning_curve import LearningCurve
 from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.ops.letterbox import Letterbox
 from detseg.predict import find_device, load_predictor
@@ -50,7 +52,16 @@ _NUM_TIMED = 20
 
 @messages_on_console()
 def report(
-    checkpoint: Path, split: Split, folder: Path | None = None, overrides: Sequence[str] = (), device: str = "auto"
+    checkpoint: Path,
+    split: Split,
+    folder: Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    *,
+    human: float | None = None,
+    train_dev: Sequence[str] = (),
+    curve: LearningCurve | None = None,
+    more: Sequence[Section] = (),
 ) -> Path:
     """Evaluate a checkpoint and write its report.
 
@@ -60,6 +71,9 @@ def report(
         folder: where to write; None: ``report`` in the run directory.
         overrides: of ``data`` and ``evaluation``.
         device: ``auto``, ``cpu``, ``cuda``, ...
+        human, train_dev: as of ``what_next``.
+        curve: of trainings on fractions of the images, if there were any.
+        more: sections after those of the errors.
 
     Returns:
         The page. Beside it are ``errors.csv``, ``suspects.csv`` and, of detectors, ``thresholds.json``.
@@ -67,7 +81,7 @@ def report(
     Raises:
         DetsegError: the checkpoint or its data is missing or wrong, or the folder cannot be written.
     """
-    checkpoint = checkpoint / FOLDER / BEST if checkpoint.is_dir() else checkpoint
+    checkpoint = run_checkpoint(checkpoint)
     target = find_device(device)
     model, _, contents = load_model(checkpoint)
     config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
@@ -99,11 +113,15 @@ def report(
         "an image takes": _latency(predictor, dataset),
         **_facts(),
     }
+    following = what_next(checkpoint, human=human, train_dev=train_dev, overrides=overrides, device=device)
     rows, criterion = _training_rows(run_dir), next(iter(found.result.headline))
-    more = [("training", "Training", training_curves(rows, criterion)), *_provenance(run_dir)]
+    background = [("training", "Training", training_curves(rows, criterion)), *_provenance(run_dir)]
     settings = yaml.safe_dump(config_to_dict(config), sort_keys=False)
-    more.append(("settings", "Settings", "<pre>" + "\n".join(map(html_text, settings.splitlines())) + "</pre>"))
-    return _write(found, folder, f"{run_dir.name}, {split}", facts, [part for part in more if part[2]])
+    background.append(("settings", "Settings", "<pre>" + "\n".join(map(html_text, settings.splitlines())) + "</pre>"))
+    more = [*more, ("next", "What next", what_next_section(following, curve))]
+    verdicts = [f"What next: {following.verdict}.", *([] if curve is None else [f"More images: {curve.verdict}."])]
+    background = [part for part in background if part[2]]
+    return _write(found, folder, f"{run_dir.name}, {split}", facts, more, background, verdicts)
 
 
 @messages_on_console()
@@ -130,7 +148,7 @@ def report_results(
     ids = [truth.image_id(index) for index in range(len(truth))]
     found = DetectionReport.of(evaluator, Images(ids, names, np.ones(len(ids)), read if images else None))
     facts = {"detections": str(results), "annotations": str(annotations), **_facts()}
-    return _write(found, folder, results.name, facts, [])
+    return _write(found, folder, results.name, facts)
 
 
 def _images_of(dataset: AnyDataset, names: Sequence[str], config: ExperimentConfig, read: Any) -> Images:
@@ -172,7 +190,7 @@ def _training_rows(run_dir: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _provenance(run_dir: Path) -> Iterator[tuple[str, str, str]]:
+def _provenance(run_dir: Path) -> Iterator[Section]:
     """How the run began, of its ``run.json``."""
     parts = []
     for start in read_run_file(run_dir)["starts"]:
@@ -196,11 +214,14 @@ def _write(
     folder: Path,
     title: str,
     facts: Mapping[str, str],
-    more: Sequence[tuple[str, str, str]],
+    more: Sequence[Section] = (),
+    background: Sequence[Section] = (),
+    verdicts: Sequence[str] = (),
 ) -> Path:
     gallery = Gallery()
-    sections = [*found.sections(gallery), ("facts", "What was measured", facts_table(facts)), *more]
-    lines = [*found.in_short(), *found.result.explain()]
+    measured = ("facts", "What was measured", facts_table(facts))
+    sections = [*found.sections(gallery), *more, measured, *background]
+    lines = [*found.in_short(), *found.result.explain(), *verdicts]
     parts = [f"<h1>{html_text(title)}</h1>", headline(found.result.headline, found.intervals)]
     parts.append(
         '<p class="soft">Small numbers: 95 % intervals for the choice of the images (1000 bootstrap resamples).</p>'

@@ -12,14 +12,18 @@ import numpy as np
 from detseg.draw.charts import UNIT_SQUARE, Axis, Line, lines_chart
 from detseg.draw.page import html_table, html_text
 from detseg.evaluation.report.outcomes import Calibration, Curve
+from detseg.evaluation.what_next import WhatNext
 from detseg.metrics.bootstrap import interval
 from detseg.metrics.interface import format_number, without_nan
+from detseg.metrics.learning_curve import LearningCurve
 from detseg.structures import FloatArray, IntArray
 
 _FRACTION = Axis("", 0.0, 1.0)
 _MOST_CLASSES = 25  # of a confusion matrix; of more, those with the most errors
 
 Interval = tuple[float, float]
+Section = tuple[str, str, str]
+"""Anchor, title and HTML."""
 
 
 def headline(numbers: Mapping[str, float], intervals: Mapping[str, Interval]) -> str:
@@ -158,6 +162,40 @@ def training_curves(rows: Sequence[Mapping[str, str]], metric: str) -> str:
             x, y = (Axis.around(name, [point[k] for point in values]) for k, name in enumerate(("epoch", "")))
             charts.append(lines_chart(title, x, y, lines))
     return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
+
+
+def what_next_section(found: WhatNext, curve: LearningCurve | None) -> str:
+    """Scores of the parts of the data, their gaps with what to try, and whether more images would help."""
+    head = ("part", "images", found.metric, "95 % interval")
+    rows = [
+        (part, str(num), format_number(number), f"{format_number(low)} to {format_number(high)}")
+        for part, (number, low, high, num) in found.scores.items()
+    ]
+    parts = [html_table(head, rows)]
+    for gap in found.gaps:
+        steps = "".join(f"<li>{html_text(str(step))}</li>" for step in gap.steps) if gap.is_clear else ""
+        parts.append(f"<p>{html_text(gap.sentence)}.</p>" + (f"<ul>{steps}</ul>" if steps else ""))
+    parts += [f'<p class="soft">{html_text(note)}</p>' for note in found.notes]
+    if curve is not None:
+        parts += ["<h3>Would more images help?</h3>", f"<p>{html_text(curve.verdict)}.</p>", _curve_chart(curve)]
+    return "".join(parts)
+
+
+def _curve_chart(curve: LearningCurve) -> str:
+    sizes = np.geomspace(min(point.num_images for point in curve.points), 2 * curve.num_images, 40)
+    lines = []
+    if curve.doubt is None:
+        middle, low, high = curve.band(sizes.tolist()).T
+        for name, values, dashed in (("fitted", middle, False), ("95 % interval", low, True), ("", high, True)):
+            lines.append(Line(name, list(zip(sizes.tolist(), values.tolist(), strict=True)), dashed=dashed))
+    x = Axis.around("images", [float(sizes[0]), float(sizes[-1])], log=True)
+    points = [(float(point.num_images), point.score) for point in curve.points]
+    y = Axis.around("", [value for line in lines for _, value in line.points] + [score for _, score in points])
+    dots = "".join(
+        f'<ellipse cx="{x.at(size):.4f}" cy="{y.at(score):.4f}" rx="0.01" ry="0.017"/>' for size, score in points
+    )
+    more = f'<g transform="{UNIT_SQUARE}" style="fill: var(--error)">{dots}</g>'
+    return f'<div class="charts">{lines_chart(f"{curve.metric} by number of images", x, y, lines, more)}</div>'
 
 
 def facts_table(facts: Mapping[str, str]) -> str:
