@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
         "evaluation",
         "explain",
         "factory",
+        "metrics",
         "models",
         "predict",
         "tasks",

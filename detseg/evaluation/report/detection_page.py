@@ -171,7 +171,8 @@ class DetectionReport:
                 f"strongest {strongest.name} (AP {strongest.ap:.3f}, {strongest.num_objects})."
             )
         if num := sum(suspect.doubt >= _SUSPECT for suspect in self.suspects):
-            yield f"{counted(num, 'label')} may be wrong or missing (the model is sure of something else); look at them before you train longer."
+            what = "may be wrong or missing (the model is sure of something else); look at them before you train longer"
+            yield f"{counted(num, 'label')} {what}."
 
     def sections(self, gallery: Gallery) -> Iterator[Section]:
         """All of them, in order; pictures go through the gallery."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from torch import nn
 
 from detseg.atomic_write import check_writable, write_text
 from detseg.checkpoint import run_checkpoint, run_dir_of
@@ -39,8 +40,8 @@ from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.learning_curve import LearningCurve
 from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.ops.letterbox import Letterbox
-from detseg.predict import find_device, load_predictor
-from detseg.structures import UInt8Array
+from detseg.predict import load_predictor
+from detseg.structures import ClassTable, UInt8Array
 from detseg.tasks import AnyDataset
 
 logger = logging.getLogger("detseg")
@@ -82,30 +83,14 @@ def report(
         DetsegError: the checkpoint or its data is missing or wrong, or the folder cannot be written.
     """
     checkpoint = run_checkpoint(checkpoint)
-    target = find_device(device)
     model, _, contents = load_model(checkpoint)
     config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
     dataset = open_split_for(config, split, contents.classes, checkpoint)
     run_dir = run_dir_of(checkpoint)
     folder = run_dir / "report" if folder is None else folder
     check_writable(folder, "--out")
-    study = MapStudy(len(contents.classes), config.evaluation.boundary_width)
-    also = study.update_batch if isinstance(dataset, SegmentationDataset) else None
-    evaluator = evaluated(model, dataset, config, contents.classes, target, keep_images=True, also=also)
-    names = [dataset.packed.path(index) for index in range(len(dataset))]
     predictor: Any = load_predictor(checkpoint, device)
-    found: DetectionReport | MapReport
-    if isinstance(evaluator, SegmentationEvaluator):
-
-        def look(place: int) -> Triple:
-            assert isinstance(dataset, SegmentationDataset)
-            image = predictor.read(dataset.path(place))
-            return image, dataset.semantic(place), predictor(image).labels
-
-        found = MapReport.of(evaluator, study, names, look)
-    else:
-        assert isinstance(evaluator, DetectionEvaluator)
-        found = DetectionReport.of(evaluator, _images_of(dataset, names, config, predictor.read))
+    found = _looked_at(model, dataset, config, contents.classes, predictor)
     facts = {
         "model": f"{config.model.name}, {checkpoint}",
         "images": f"{counted(len(dataset), 'image')} of {split}, {dataset.name}",
@@ -149,6 +134,26 @@ def report_results(
     found = DetectionReport.of(evaluator, Images(ids, names, np.ones(len(ids)), read if images else None))
     facts = {"detections": str(results), "annotations": str(annotations), **_facts()}
     return _write(found, folder, results.name, facts)
+
+
+def _looked_at(
+    model: nn.Module, dataset: AnyDataset, config: ExperimentConfig, classes: ClassTable, predictor: Any
+) -> DetectionReport | MapReport:
+    """Everything that is found on the data set."""
+    study = MapStudy(len(classes), config.evaluation.boundary_width)
+    also = study.update_batch if isinstance(dataset, SegmentationDataset) else None
+    evaluator = evaluated(model, dataset, config, classes, predictor.device, keep_images=True, also=also)
+    names = [dataset.packed.path(index) for index in range(len(dataset))]
+    if isinstance(evaluator, SegmentationEvaluator):
+
+        def look(place: int) -> Triple:
+            assert isinstance(dataset, SegmentationDataset)
+            image = predictor.read(dataset.path(place))
+            return image, dataset.semantic(place), predictor(image).labels
+
+        return MapReport.of(evaluator, study, names, look)
+    assert isinstance(evaluator, DetectionEvaluator)
+    return DetectionReport.of(evaluator, _images_of(dataset, names, config, predictor.read))
 
 
 def _images_of(dataset: AnyDataset, names: Sequence[str], config: ExperimentConfig, read: Any) -> Images:
