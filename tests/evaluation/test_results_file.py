@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torchvision
 
 import detseg
 from detseg.cli import main
+from detseg.data.formats.coco_writer import coco_ground_truth
+from detseg.data.formats.voc import read_voc
 from detseg.errors import DetsegError
 from tests.metrics.builders import plain_cocoeval
 from tests.shared_data import shared_data
+from tests.tiny import CLASSES, write_colors
 
 BOX = {"image_id": 7, "category_id": 3, "bbox": [10, 10, 20, 20], "score": 0.5}
 TRUTH: dict[str, Any] = {
@@ -44,6 +49,38 @@ def test_published_numbers(kind: str) -> None:
     assert list(found.values()) == pytest.approx(list(expected.values()), abs=1e-12)
     reference = plain_cocoeval(json.loads(truth.read_text()), json.loads(results.read_text()), kind)
     assert list(found.values()) == reference.stats.tolist()
+
+
+@pytest.mark.slow
+def test_the_results_of_torchvisions_reference_evaluation(tmp_path: Path) -> None:
+    """A detector of torchvision's, its detections in the form that its `references/detection/coco_eval.py` hands to
+    pycocotools: a row for each, boxes as x, y, width and height, numbers as float32 has them."""
+    data = read_voc(write_colors(tmp_path / "colors"), "train", classes=CLASSES)
+    chosen = range(4)
+    samples = [data[index] for index in chosen]
+    pixels = [torch.from_numpy(sample.image).permute(2, 0, 1).float() / 255 for sample in samples]
+    targets = [
+        {"boxes": torch.from_numpy(sample.boxes), "labels": torch.from_numpy(sample.labels) + 1} for sample in samples
+    ]
+    torch.manual_seed(0)
+    build: Any = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn
+    model = build(weights=None, weights_backbone=None, num_classes=1 + len(CLASSES), min_size=96, max_size=128)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        sum(model(pixels, targets).values()).backward()
+        optimizer.step()
+    truth, results = coco_ground_truth(data.subset(chosen)), list[dict[str, Any]]()
+    model.train(False)
+    for index, image in zip(chosen, pixels, strict=True):
+        with torch.no_grad():
+            (found,) = model([image])
+        boxes = torchvision.ops.box_convert(found["boxes"], "xyxy", "xywh").tolist()
+        for box, label, score in zip(boxes, found["labels"].tolist(), found["scores"].tolist(), strict=True):
+            results.append({"image_id": data.image_id(index), "category_id": label, "bbox": box, "score": score})
+    scored = detseg.evaluate_results(*written(tmp_path, results, truth)).coco
+    assert list(scored.values()) == plain_cocoeval(truth, results, "bbox").stats.tolist()
+    assert scored["AP50"] > 0.1
 
 
 TIDE = {

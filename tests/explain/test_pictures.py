@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detseg.cli import main
 from detseg.errors import ConfigError
 from detseg.explain.pictures import lay_heat, write_pictures
 from detseg.predict import load_predictor
@@ -91,3 +92,22 @@ def test_heat_colours_what_is_hot_and_leaves_the_rest_grey() -> None:
     red, green, blue = drawn[0, 1].tolist()
     assert red > green
     assert red > blue
+
+
+def test_the_command_writes_them(
+    tiny_segmentation: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next(tiny_segmentation.data_root.glob("JPEGImages/val*.png"))
+    run, folder = str(tiny_segmentation.run_dir), tmp_path / "seen"
+    assert main(["explain", run, str(image), "--pictures", str(folder), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert {path.name for path in folder.iterdir()} > NETWORK
+    assert all(f"written: {path}" in said for path in folder.iterdir())
+    for wrong, line in (
+        ([], "--pictures: are of one image; name it after the run"),
+        ([str(image), "--object", "0"], "--object: not with --pictures"),
+        ([str(image), "data.image_size=64"], "settings: not with --pictures"),
+    ):
+        assert main(["explain", run, *wrong, "--pictures", str(folder)]) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert line in error

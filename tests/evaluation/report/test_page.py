@@ -12,6 +12,11 @@ from typing import Any
 import pytest
 
 from detseg.cli import main
+from detseg.draw.page import html_text
+from detseg.evaluation.report.sections import what_next_section
+from detseg.evaluation.what_next import WhatNext
+from detseg.explain.run import explain_split
+from detseg.metrics.learning_curve import LearningCurve, Point
 from tests.browser import document_of, measured_in_windows, needs_chromium
 from tests.tiny import TinyRun
 
@@ -90,6 +95,30 @@ def test_the_page_needs_nothing_else(page: Path, page_of_maps: Path, page_of_mas
         assert len(text) < 5_000_000
 
 
+def test_what_to_do_next_and_why_objects_are_missed(page: Path, page_of_maps: Path, tiny_run: TinyRun) -> None:
+    summary = explain_split(tiny_run.best, "val", device="cpu")
+    text, of_maps = page.read_text(), page_of_maps.read_text()
+    assert 'id="misses"' not in of_maps
+    for line in summary.lines():
+        assert html_text(line) in text
+    for shown, metric in ((text, "AP50"), (of_maps, "mIoU")):
+        assert re.search(rf'id="next">What next</h2>.*?<th>{metric}</th>.*?avoidable bias', shown)
+        assert "What next: " in shown
+
+
+def test_a_learning_curve_has_its_chart() -> None:
+    scores = (0.30, 0.40, 0.47, 0.52)
+    points = tuple(Point(size, score, 0) for size, score in zip((25, 50, 100, 200), scores, strict=True))
+    found = WhatNext("a.ckpt", "AP50", {}, None, (), ())
+    html = what_next_section(found, LearningCurve(points, "AP"))
+    assert "twice the images (400) would bring AP +0.0" in html
+    assert html.count("<ellipse") == 4
+    assert html.count("<polyline") == 3
+    few = what_next_section(found, LearningCurve(points[:3], "AP"))
+    assert "no prediction: 3 numbers of images are too few" in few
+    assert few.count("<polyline") == 0
+
+
 @pytest.mark.browser
 @needs_chromium
 def test_a_reader_sorts_and_moves_the_threshold(page: Path, tiny_run: TinyRun, tmp_path: Path) -> None:
@@ -155,6 +184,9 @@ def test_a_file_of_detections_has_a_report(
     [
         ([], "no run given, and no --results with --annotations"),
         (["none.ckpt"], "none.ckpt"),
+        (["RUN", "--human-level", "95"], "--human-level: expected a number from 0 to 1, got '95'"),
+        (["RUN", "--learning-curve", "0"], "--learning-curve 0: expected a number of seeds, 1 or more"),
+        (["RUN", "--train-dev", "model.name=fcn"], "only data.* and evaluation.* can be changed"),
         (["--results", "a.json"], "go together; give both"),
         (["--images", "folder", "RUN"], "--images: is for --results; leave it out"),
         (["RUN", "--results", "a.json", "--annotations", "b.json"], "--results are scored without a run"),
