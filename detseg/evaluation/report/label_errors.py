@@ -17,6 +17,7 @@ from detseg.metrics.records import DetectionRecords
 from detseg.structures import FloatArray, IntArray
 
 _SAME, _BESIDE = 0.5, 0.1  # IoU from which a detection is on an object, and beside it
+_LEAST = 0.1  # doubt; below it is the tail of the ranking
 _SILENCE = 0.5  # what a label that the model does not see weighs: it may well be the model that is wrong
 
 
@@ -49,7 +50,7 @@ class Suspect:
 
 
 def suspects(records: DetectionRecords, recalls: FloatArray) -> list[Suspect]:
-    """All doubts, the largest first; each label and each detection is in one of them at most.
+    """All doubts of 0.1 and more, the largest first; each label and each detection is in one of them at most.
 
     Args:
         records: of a model that was not trained on these labels, all its detections with their scores.
@@ -62,7 +63,7 @@ def suspects(records: DetectionRecords, recalls: FloatArray) -> list[Suspect]:
         ious = pairwise_ious(records.detection_boxes[rows], records.object_boxes[objects])
         of_image = _Image(records, image_id, rows, objects, ious)
         found += of_image.overlooked() + of_image.wrong(np.nan_to_num(recalls))
-    found.sort(key=lambda suspect: -suspect.doubt)
+    found = sorted((suspect for suspect in found if suspect.doubt >= _LEAST), key=lambda suspect: -suspect.doubt)
     used, rest = set[tuple[str, int]](), list[Suspect]()
     for suspect in found:
         keys = {("object", suspect.object), ("detection", suspect.detection)} - {("object", -1), ("detection", -1)}
