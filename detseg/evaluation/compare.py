@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from detseg.checkpoint import run_checkpoint
+from detseg.checkpoint import read_model_checkpoint, run_checkpoint
 from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.build import Split, resolve_data
@@ -162,12 +163,16 @@ class Comparison:
 
 
 @dataclass(frozen=True, eq=False)
-class _Scored:
+class _Opened:
     run: Path
     checkpoint: Path
     config: ExperimentConfig
     classes: ClassTable
     dataset: AnyDataset
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored(_Opened):
     evaluator: Evaluator
     result: Result
 
@@ -214,9 +219,13 @@ def compare(
     if len(runs) < 2:
         raise ConfigError(f"expected two runs or more to compare, got {len(runs)}")
     target = find_device(device)
-    first, *others = (_scored(run, split, overrides, str(target)) for run in runs)
+    opened = [_open(run, split, overrides) for run in runs]
+    for one in opened[1:]:  # before it takes long
+        _refuse(opened[0], one, next(_obstacles(opened[0], one), None))
+    first, *others = (_scored(one, target) for one in opened)
     for other in others:
-        _check_comparable(first, other)
+        if any(not np.array_equal(*pair) for pair in zip(_truth(first), _truth(other), strict=True)):
+            _refuse(first, other, "the annotations of their images differ; name one set with data.root=...")
     group, *groups = [_Group(tuple(one), tuple(map(_samples, one))) for one in _grouped([first, *others])]
     return [_compared(group, other, device) for other in groups]
 
@@ -235,22 +244,27 @@ def _differ_in_seed(one: _Scored, two: _Scored) -> bool:
     return set(dict(_other_settings(config_to_dict(one.config), config_to_dict(two.config)))) == {"seed"}
 
 
-def _scored(run: Path, split: Split, overrides: Sequence[str], device: str) -> _Scored:
+def _open(run: Path, split: Split, overrides: Sequence[str]) -> _Opened:
     checkpoint = run_checkpoint(run)
-    model, _, contents = load_model(checkpoint)
+    contents = read_model_checkpoint(checkpoint)
     config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
     dataset = open_split_for(config, split, contents.classes, checkpoint)
-    logger.info(f"{run}: {counted(len(dataset), 'image')} of {dataset.name}")
-    evaluator = evaluated(model, dataset, config, contents.classes, find_device(device), keep_images=True)
-    return _Scored(run, checkpoint, config, contents.classes, dataset, evaluator, evaluator.compute())
+    return _Opened(run, checkpoint, config, contents.classes, dataset)
 
 
-def _check_comparable(first: _Scored, other: _Scored) -> None:
-    for reason in _obstacles(first, other):
+def _scored(one: _Opened, device: torch.device) -> _Scored:
+    logger.info(f"{one.run}: {counted(len(one.dataset), 'image')} of {one.dataset.name}")
+    model, _, _ = load_model(one.checkpoint)
+    evaluator = evaluated(model, one.dataset, one.config, one.classes, device, keep_images=True)
+    return _Scored(**vars(one), evaluator=evaluator, result=evaluator.compute())
+
+
+def _refuse(first: _Opened, other: _Opened, reason: str | None) -> None:
+    if reason is not None:
         raise CheckpointError(f"{first.run} and {other.run} cannot be compared: {reason}")
 
 
-def _obstacles(first: _Scored, other: _Scored) -> Iterator[str]:
+def _obstacles(first: _Opened, other: _Opened) -> Iterator[str]:
     names = first.config.model.name, other.config.model.name
     if kind_of(first.config.model).finds_objects != kind_of(other.config.model).finds_objects:
         yield f"a {names[0]} and a {names[1]} find different things"
@@ -270,8 +284,6 @@ def _obstacles(first: _Scored, other: _Scored) -> Iterator[str]:
         if paths[0] != paths[1]:
             yield f"image {index} is {paths[0]} and {paths[1]}; name one set with data.root=..."
             return
-    if any(not np.array_equal(one, two) for one, two in zip(_truth(first), _truth(other), strict=True)):
-        yield "the annotations of their images differ; name one set with data.root=..."
 
 
 def _truth(scored: _Scored) -> list[np.ndarray[Any, Any]]:

@@ -46,6 +46,7 @@ PREFERRED = ("mask_AP50", "AP50", "mIoU")
 """The metrics by which gaps are read, the first that there is. AP averages how exactly boxes fit as well, of which
 annotators fall short, too: measured from 1, it would always say that bias is what is wrong."""
 
+_SEEDS: dict[Part, int] = {"val": 0, "train": 1, "train-dev": 2, "test": 3}  # val as in all other reports
 _SHORT = 32.0  # pixels of the network input; COCO's border of small objects
 
 
@@ -97,7 +98,7 @@ class Gap:
     @property
     def sentence(self) -> str:
         """Name, value, interval and words."""
-        doubt = "" if self.is_clear else ", not clear"
+        doubt = "" if self.is_clear else ", nothing is lost" if self.high < 0 else ", not clear"
         return f"{self.name} {self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f}{doubt}): {self.words}"
 
 
@@ -108,7 +109,7 @@ def gaps(
     config: ExperimentConfig | None = None,
     facts: Facts | None = None,
 ) -> list[Gap]:
-    """The gaps between parts of the data: the clear ones first, largest first.
+    """The gaps between parts of the data: clear ones first, the largest first, bias last without a human level.
 
     Args:
         scores: of the parts that there are.
@@ -131,7 +132,15 @@ def gaps(
         words = _words(name, metric, (above, top.number), (below, bottom.number), human, config)
         steps = steps_against(name, config, facts or Facts()) if config is not None else ()
         found.append(Gap(name, value, low, high, words, steps))
-    return sorted(found, key=lambda gap: (not gap.is_clear, -gap.value if gap.is_clear else 0.0))
+    # What 1 would be is not known: a gap from there is the largest in nearly every run, and tells least.
+    return sorted(
+        found,
+        key=lambda gap: (
+            not gap.is_clear,
+            human is None and gap.name == "avoidable bias",
+            -gap.value if gap.is_clear else 0.0,
+        ),
+    )
 
 
 def _pairs(scores: Mapping[Part, Scored]) -> list[tuple[GapName, Part | Literal["human"], Part]]:
@@ -192,7 +201,9 @@ class WhatNext:
     @property
     def verdict(self) -> str:
         """What to do next, in a sentence."""
-        if not self.gaps or not self.gaps[0].is_clear:
+        if not self.gaps:
+            return f"no gap could be measured: {self.notes[0]}"
+        if not self.gaps[0].is_clear:
             return "no gap is clear: more validation and test images would make the intervals narrower"
         first = self.gaps[0]
         settings = [step for step in first.steps if step.overrides][:1]
@@ -257,10 +268,10 @@ def what_next(
     still_rising = checkpoint.name == BEST and contents.epoch == trained.trainer.max_epochs
     opened, notes = _open(checkpoint, contents, splits, overrides, train_dev)
     scores, facts = dict[Part, Scored](), Facts(still_rising)
-    for seed, (part, (config, dataset)) in enumerate(opened.items()):
+    for part, (config, dataset) in opened.items():
         logger.info(f"{part}: {counted(len(dataset), 'image')} of {dataset.name}")
         evaluator = evaluated(model, dataset, config, contents.classes, target, keep_images=True)
-        samples = _samples(evaluator, seed)
+        samples = _samples(evaluator, _SEEDS[part])
         metric = metric or next(name for name in PREFERRED if name in samples.numbers)
         if metric not in samples.numbers:
             raise ConfigError(f"metric: there is no {metric}; choose from {', '.join(samples.numbers)}")

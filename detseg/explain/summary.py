@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _NUM_IMAGES = 3  # that are named
+_PRICE = "a lower score lets more wrong detections through, too: detseg report shows how many"
 
 _SAYS = {
     Cause.CUT: "have a box that is over the limit of detections",
@@ -120,11 +121,13 @@ class MissSummary:
         where = f"{num} of {counted(self.num_objects, 'object')} in {images}"
         if not self.causes:
             return [f"missed with a score of {self.score_threshold:g}: {where}"]
+        costs = str(self.causes[0].setting).startswith("--score")
         worst = Counter(path for path, _ in self.misses).most_common(_NUM_IMAGES)
         return [
             f"missed with a score of {self.score_threshold:g}: {where}; most in "
             + ", ".join(f"{path} ({count})" for path, count in worst),
             f"{self.causes[0].sentence}; try {self.causes[0].setting}",
+            *([_PRICE] if costs else []),
         ]
 
     def to_dict(self) -> dict[str, Any]:

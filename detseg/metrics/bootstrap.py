@@ -25,6 +25,7 @@ from detseg.structures import ClassTable, FloatArray, IntArray
 Weights = npt.NDArray[np.int32]
 """(B, I) how often each image is there in each resample."""
 
+FEWEST_IMAGES = 5  # of which resamples say something; of fewer all numbers are NaN
 _CHUNK = 64  # resamples that are counted at a time: for most classes the arrays fit into the cache
 
 
@@ -144,7 +145,8 @@ class F1Counter:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Numbers of B resamples, under the names that a result has for them; NaN where a resample leaves one undefined.
+    """Numbers of B resamples, under the names that a result has for them; NaN where a resample leaves one undefined,
+    and of fewer than five images.
 
     Attributes:
         numbers: name → (B,), of the whole set.
@@ -187,7 +189,7 @@ def detection_samples(
         numbers |= {f"{kind}AP": _mean(ap), f"{kind}AP50": _mean(ap[:, 0]), f"{kind}AP75": _mean(ap[:, 5])}
         by_class |= {f"{kind}AP": by_label.mean(axis=1), f"{kind}AP50": by_label[:, 0]}
     by_class["F1"] = np.concatenate([chunk for _, chunk in counted])
-    return Samples(numbers | {"F1": _mean(by_class["F1"])}, by_class)
+    return _samples(numbers | {"F1": _mean(by_class["F1"])}, by_class, len(records.image_ids))
 
 
 def segmentation_samples(confusions: IntArray, bands: IntArray, num_resamples: int = 1000, seed: int = 0) -> Samples:
@@ -214,7 +216,15 @@ def segmentation_samples(confusions: IntArray, bands: IntArray, num_resamples: i
         found["boundary_IoU"].append(_mean(_ratio(inside, around)))
         found["Dice"].append(_mean(_ratio(2 * right, both)))
     samples = {name: np.concatenate(parts) for name, parts in found.items()}
-    return Samples({name: samples[name] for name in names[:-1]}, {"IoU": samples["IoU"]})
+    return _samples({name: samples[name] for name in names[:-1]}, {"IoU": samples["IoU"]}, len(confusions))
+
+
+def _samples(numbers: dict[str, FloatArray], by_class: dict[str, FloatArray], num_images: int) -> Samples:
+    if num_images < FEWEST_IMAGES:
+        numbers, by_class = (
+            {name: np.full_like(values, np.nan) for name, values in some.items()} for some in (numbers, by_class)
+        )
+    return Samples(numbers, by_class)
 
 
 def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:

@@ -187,6 +187,7 @@ def _costs(
     missed: BoolArray,
 ) -> ErrorKinds:
     scores, labels = records.detection_scores, records.detection_labels
+    true_labels = np.append(records.object_labels, 0)  # of no object (-1), which nothing asks for
     num_objects = np.bincount(records.object_labels[~records.object_ignore], minlength=num_classes)
     right, wrong = np.flatnonzero(kinds == _RIGHT), np.flatnonzero(kinds >= 0)
     kind_of_wrong = kinds[wrong]
@@ -210,7 +211,7 @@ def _costs(
     def without(kind: ErrorKind) -> float:
         of_kind = kind_of_wrong == _KINDS.index(kind)
         fixed = of_kind & corrected
-        label = np.where(fixed, records.object_labels[objects[wrong]], labels[wrong])
+        label = np.where(fixed, true_labels[objects[wrong]], labels[wrong])
         of_never = np.bincount(records.object_labels[never], minlength=num_classes)
         to_find = num_objects - of_never if kind is ErrorKind.MISSED else num_objects
         return ap(np.where(of_kind, fixed, ~ignored[wrong]), fixed, label, to_find)

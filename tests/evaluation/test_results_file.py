@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -98,7 +99,9 @@ def test_the_results_of_torchvisions_reference_evaluation(tmp_path: Path) -> Non
         for box, label, score in zip(boxes, found["labels"].tolist(), found["scores"].tolist(), strict=True):
             results.append({"image_id": data.image_id(index), "category_id": label, "bbox": box, "score": score})
     scored = detseg.evaluate_results(*written(tmp_path, results, truth)).coco
-    assert list(scored.values()) == plain_cocoeval(truth, results, "bbox").stats.tolist()
+    reference = plain_cocoeval(truth, results, "bbox").stats
+    expected = np.where(reference == -1, np.nan, reference)  # no small objects, say
+    assert np.array_equal(list(scored.values()), expected, equal_nan=True)
     assert scored["AP50"] > 0.1
 
 

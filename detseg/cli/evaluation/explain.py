@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detseg.atomic_write import check_writable
 from detseg.cli.tool import DEVICES, ToolParser, score
 from detseg.errors import ConfigError, DataError, require_training_extra
 from detseg.messages import printable
@@ -35,7 +36,7 @@ def explain(argv: Sequence[str]) -> None:
     which = "which images (val; of an image, that which has it)"
     parser.add_argument("--split", choices=("train", "val", "test"), help=which)
     threshold = f"detections below this score do not count, as of detseg predict ({SCORE_THRESHOLD})"
-    parser.add_argument("--score", type=score, default=SCORE_THRESHOLD, help=threshold)
+    parser.add_argument("--score", type=score, help=threshold)
     pictures = "of any image and any kind of model: write heat maps, feature maps and receptive fields there instead"
     parser.add_argument("--pictures", type=Path, metavar="DIR", help=pictures)
     parser.add_argument("--device", default="auto", help=DEVICES)
@@ -50,6 +51,8 @@ def explain(argv: Sequence[str]) -> None:
     if arguments.pictures is not None:
         _write_pictures(arguments, images, overrides)
         return
+    if arguments.score is None:
+        arguments.score = SCORE_THRESHOLD
     require_training_extra("detseg explain")
     from detseg.checkpoint import run_checkpoint
     from detseg.explain.run import explain_image
@@ -86,10 +89,12 @@ def _lines(image: Path, found: ImageMisses, adviser: Adviser, number: int | None
 def _write_pictures(arguments: argparse.Namespace, images: Sequence[Path], overrides: Sequence[str]) -> None:
     if not images:
         raise ConfigError("--pictures: are of one image; name it after the run")
-    others = {"--object": arguments.object is not None, "--split": arguments.split is not None, "settings": overrides}
+    others = {"--object": arguments.object is not None, "--split": arguments.split is not None}
+    others |= {"--score": arguments.score is not None, "settings": bool(overrides)}
     for name, given in others.items():
         if given:
             raise ConfigError(f"{name}: not with --pictures, which need the image alone; leave out")
+    check_writable(arguments.pictures, "--pictures")
     from detseg.checkpoint import run_checkpoint
     from detseg.explain.pictures import write_pictures
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detseg.atomic_write import check_writable
 from detseg.cli.tool import DEVICES, ToolParser, score
 from detseg.errors import ConfigError, require_training_extra
 from detseg.messages import printable
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from detseg.data.build import Split
     from detseg.metrics.learning_curve import LearningCurve
 
-_OF_A_RUN = ("split", "device", "human_level", "train_dev", "learning_curve")
+_OF_A_RUN = ("split", "device", "human_level", "train_dev", "learning_curve", "seeds")
 
 
 def report(argv: Sequence[str]) -> None:
@@ -28,12 +29,14 @@ def report(argv: Sequence[str]) -> None:
     parser.add_argument("--split", choices=("train", "val", "test"), help="which images (val)")
     parser.add_argument("--device", help=DEVICES)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (report, in the run directory)")
-    human = "what people reach in AP50 or mIoU, to read the gaps by"
-    parser.add_argument("--human-level", type=score, metavar="X", help=human)
+    human = "what people reach in AP50 or mIoU, above 0 and up to 1, to read the gaps by"
+    parser.add_argument("--human-level", type=_level, metavar="X", help=human)
     dev = "a setting that makes val a set of images like those of the training that were not trained on"
     parser.add_argument("--train-dev", action="append", metavar="data.key=value", help=dev)
-    curve = "train on fractions of the images, with N seeds (1), twice as long as the run: would more images help?"
-    parser.add_argument("--learning-curve", type=int, nargs="?", const=1, metavar="N", help=curve)
+    curve = "train on fractions of the images, twice as long as the run: would more images help?"
+    parser.add_argument("--learning-curve", action="store_true", default=None, help=curve)
+    seeds = "trainings of each fraction, for --learning-curve (1)"
+    parser.add_argument("--seeds", type=int, metavar="N", help=seeds)
     results = "instead of a run: detections of any program in COCO's results format, with --annotations"
     parser.add_argument("--results", type=Path, metavar="JSON", help=results)
     parser.add_argument("--annotations", type=Path, metavar="JSON", help="the truth for --results, in COCO's format")
@@ -41,6 +44,13 @@ def report(argv: Sequence[str]) -> None:
     arguments = parser.parse_intermixed_args(argv)
     page = _of_results(arguments) if arguments.results or arguments.annotations else _of_run(arguments)
     print(f"written: {printable(str(page))}")
+
+
+def _level(text: str) -> float:
+    value = score(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("expected a number above 0, up to 1")
+    return value
 
 
 def _of_results(arguments: argparse.Namespace) -> Path:
@@ -66,8 +76,8 @@ def _of_run(arguments: argparse.Namespace) -> Path:
         raise ConfigError("no run given, and no --results with --annotations; see detseg report --help")
     if arguments.images is not None:
         raise ConfigError("--images: is for --results; leave it out")
-    if arguments.learning_curve is not None and arguments.learning_curve < 1:
-        raise ConfigError(f"--learning-curve {arguments.learning_curve}: expected a number of seeds, 1 or more")
+    if arguments.seeds is not None and (arguments.seeds < 1 or not arguments.learning_curve):
+        raise ConfigError(f"--seeds {arguments.seeds}: expected 1 or more, and --learning-curve, whose seeds they are")
     require_training_extra("detseg report")
     from detseg.checkpoint import read_model_checkpoint, run_checkpoint
     from detseg.evaluation import evaluation_config
@@ -79,7 +89,11 @@ def _of_run(arguments: argparse.Namespace) -> Path:
     split: Split = arguments.split or "val"
     device = arguments.device or "auto"
     config = evaluation_config(read_model_checkpoint(checkpoint).config, str(checkpoint), overrides)
-    curve = _learning_curve(checkpoint, arguments.learning_curve) if arguments.learning_curve else None
+    evaluation_config(config.model_dump(mode="json"), "--train-dev", arguments.train_dev or ())
+    if arguments.out is not None:
+        check_writable(arguments.out, "--out")
+    # All that can be wrong is known before it takes long.
+    curve = _learning_curve(checkpoint, arguments.seeds or 1) if arguments.learning_curve else None
     more = []
     if kind_of(config.model).finds_objects:
         misses = explain_split(checkpoint, split, overrides, device=device)

@@ -12,7 +12,7 @@ import numpy as np
 
 from detseg.draw import draw_boxes
 from detseg.draw.charts import bars_chart
-from detseg.draw.page import html_text
+from detseg.draw.page import html_table, html_text
 from detseg.evaluation.details import ERROR_MEANINGS
 from detseg.evaluation.report.gallery import Exhibit, Gallery, jpeg, side_by_side
 from detseg.evaluation.report.label_errors import Doubt, Suspect, suspects
@@ -44,7 +44,7 @@ from detseg.metrics.detection_result import DetectionResult
 from detseg.metrics.error_kinds import ErrorKind, ErrorKinds, error_kinds
 from detseg.metrics.interface import format_number
 from detseg.metrics.records import DetectionRecords, MaskRecords
-from detseg.structures import BoolArray, ClassTable, FloatArray, InstanceMasks, IntArray, UInt8Array
+from detseg.structures import SCORE_THRESHOLD, BoolArray, ClassTable, FloatArray, InstanceMasks, IntArray, UInt8Array
 
 _KINDS = list(ErrorKind)
 _LOWEST_SCORE = (
@@ -66,14 +66,19 @@ class Images:
     Attributes:
         ids: of each, in their order.
         names: of each.
-        scales: (I,) pixels of the network's input for a pixel of each image; 1 where no network is known.
+        scales: (I,) pixels of the network's input for a pixel of each image; None: no network is known.
         read: position → (H, W, 3) pixels; None: there are no images, only what was found in them.
     """
 
     ids: Sequence[int]
     names: Sequence[str]
-    scales: FloatArray
+    scales: FloatArray | None
     read: Callable[[int], UInt8Array] | None
+
+    @property
+    def what_sizes(self) -> str:
+        """In which pixels sizes are."""
+        return "Size in the image" if self.scales is None else "Size in the network's input"
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +117,9 @@ class DetectionReport:
 
     @cached_property
     def thresholds(self) -> FloatArray:
-        """(C,) of the best F1 of each class; NaN where nothing is found."""
-        return np.array([row.threshold for row in self.result.classes])
+        """(C,) of the best F1 of each class; where nothing is right the predictor's, so that what is wrong is seen."""
+        best = np.array([row.threshold for row in self.result.classes])
+        return np.where(np.isnan(best), SCORE_THRESHOLD, best)
 
     @cached_property
     def outcomes(self) -> Outcomes:
@@ -134,7 +140,7 @@ class DetectionReport:
     def curves(self) -> dict[str, Curve]:
         """By class, and of all classes at one threshold."""
         ranked = rank(self.records, len(self.classes), self.result.f1_iou)
-        if not any(one.right.any() for one in ranked):
+        if not any(one.num_objects for one in ranked):
             return {}
         at = curve_thresholds(ranked, self.thresholds)
         by_class = zip(self.classes.names, ranked, strict=True)
@@ -144,16 +150,16 @@ class DetectionReport:
         """What one should know first, a sentence each."""
         name, value = next(iter(self.result.headline.items()))
         low, high = self.intervals.get(name, (math.nan, math.nan))
-        yield (
-            f"{name} is {value:.3f}; on other images of this kind it would be between {low:.3f} and {high:.3f} (95 %)."
-        )
-        if not self.curves:
+        if math.isnan(value):
+            yield f"{name} is not defined: there is nothing to find."
             return
+        sure = "" if math.isnan(low) else f" (95 % interval {low:.3f} to {high:.3f})"
+        yield f"{name} is {value:.3f}{sure}."
         kinds, to_find = self.outcomes.kinds, self.outcomes.to_find
         kept, right = int((kinds > NOT_KEPT).sum()), int((kinds == RIGHT).sum())
         found = int((self.outcomes.found & to_find).sum())
         yield (
-            f"At the best threshold of each class {found} of {int(to_find.sum())} objects are found "
+            f"{self._boxes}At the best threshold of each class {found} of {int(to_find.sum())} objects are found "
             f"({found / max(int(to_find.sum()), 1):.0%}), and {kept - right} of {kept} detections are wrong "
             f"({(kept - right) / max(kept, 1):.0%})."
         )
@@ -161,27 +167,44 @@ class DetectionReport:
         if gains:
             costs = sorted(gains.items(), key=lambda item: -item[1])[:2]
             parts = [f"{kind} ({ERROR_MEANINGS[kind]}; {gain:+.3f})" for kind, gain in costs]
-            yield f"The errors that cost most AP50: {', then '.join(parts)}."
+            yield f"The errors that cost most AP50{self._of_masks}: {', then '.join(parts)}."
         with_objects = [row for row in self.result.classes if row.num_objects]
         if len(with_objects) > 1:
             weakest = min(with_objects, key=lambda row: row.ap)
             strongest = max(with_objects, key=lambda row: row.ap)
             yield (
-                f"The weakest class is {weakest.name} (AP {weakest.ap:.3f}, {weakest.num_objects} objects), the "
-                f"strongest {strongest.name} (AP {strongest.ap:.3f}, {strongest.num_objects})."
+                f"{self._boxes}The weakest class is {weakest.name} (AP {weakest.ap:.3f}, "
+                f"{counted(weakest.num_objects, 'object')}), the strongest "
+                f"{strongest.name} (AP {strongest.ap:.3f}, {strongest.num_objects})."
             )
         if num := sum(suspect.doubt >= _SUSPECT for suspect in self.suspects):
             what = "may be wrong or missing (the model is sure of something else); look at them before you train longer"
             yield f"{counted(num, 'label')} {what}."
 
+    @property
+    def _boxes(self) -> str:
+        return "" if self.result.masks is None else "Boxes: "
+
+    @property
+    def _of_masks(self) -> str:
+        return "" if self.result.masks is None else " of masks"
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """How the numbers came about."""
+        limit = f"the best {self.max_detections} detections of a class in an image"
+        found = {"AP": f"COCO's: the mean over IoU 0.50 to 0.95, 101 levels of recall and the classes; {limit}"}
+        rule = f"of boxes, by VOC's matching rule at IoU {self.result.f1_iou:g}; F1: the mean over the classes"
+        return found | {"precision, recall, F1": f"{rule}, each at its best threshold"}
+
     def sections(self, gallery: Gallery) -> Iterator[Section]:
         """All of them, in order; pictures go through the gallery."""
         if self.curves:
             text = (
-                "<p>What is kept from a score on. A class alone, or all of them at one threshold; the table below has "
-                "the best threshold of each.</p>"
+                f"<p>{self._boxes}What is kept from a score on. A class alone, or all of them at one threshold; F1 at "
+                "the top is the mean over the classes, each at its own, which the table below has.</p>"
             )
-            yield "threshold", "Threshold", text + operating_point(self.curves, "detections and objects", ALL)
+            yield "threshold", "Threshold", text + operating_point(self.curves, "detections and objects")
         yield "classes", "Classes", self._class_table()
         yield "costs", "Errors, by cost", self._costs()
         yield "confusion", "Confusion", self._confusion()
@@ -226,16 +249,21 @@ class DetectionReport:
             for kind, gain in sorted(shown, key=lambda item: -item[1])
         ]
         text = (
-            f"<p>AP50 by these rules is {errors.ap50:.3f}. Without any wrong detection it would be "
-            f"{errors.ap50 + errors.false_positive_gain:.3f}, without missed objects "
+            f"<p>Detections of any score. AP50{self._of_masks} by these rules is {errors.ap50:.3f}. Without any wrong "
+            f"detection it would be {errors.ap50 + errors.false_positive_gain:.3f}, without missed objects "
             f"{errors.ap50 + errors.false_negative_gain:.3f}. Each kind alone (TIDE, Bolya et al. 2020):</p>"
         )
         return f'{text}<div class="row">{chart}<div>{sortable_table(head, rows)}</div></div>'
 
     def _confusion(self) -> str:
         names = list(self.classes.names)
-        table = confusion_table(self.outcomes.confusion, [*names, "on nothing"], [*names, "missed"], "objects")
-        return f"<p>At the best threshold of each class, IoU {self.result.f1_iou:g}.</p>{table}"
+        table = confusion_table(self.outcomes.confusion, [*names, "no object"], [*names, "missed"], "objects")
+        text = (
+            f"<p>{self._boxes}At the best threshold of each class, IoU {self.result.f1_iou:g}; {SCORE_THRESHOLD} for a "
+            "class of which nothing is right. No object: detections on nothing, beside an object, or on one that "
+            "another detection has.</p>"
+        )
+        return text + table
 
     def _slices(self) -> str:
         records, at = self.records, {number: k for k, number in enumerate(self.images.ids)}
@@ -245,7 +273,7 @@ class DetectionReport:
         )
         parts = []
         for title, names, of_boxes in (
-            ("Size in the network's input", _ranges(_SIZES, " px"), self._sizes),
+            (self.images.what_sizes, _ranges(_SIZES, " px"), self._sizes),
             ("Width by height", _ranges(tuple(round(value, 2) for value in _ASPECTS), ""), self._aspects),
         ):
             objects = of_boxes(records.object_boxes, of_object)
@@ -272,12 +300,14 @@ class DetectionReport:
                 for part in slices(self.outcomes, names, objects, detections)
             ]
             head = (title, "objects", "found", "detections", "right")
-            html.append(f"<div>{sortable_table(head, rows)}</div>")
+            html.append(f"<div>{html_table(head, rows)}</div>")
         text = "<p>Objects that are found and detections that are right, at the best threshold of each class.</p>"
         return f'{text}<div class="row">{"".join(html)}</div>'
 
     def _sizes(self, boxes: FloatArray, images: IntArray) -> IntArray:
-        sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) * self.images.scales[images]
+        sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(axis=1))
+        if self.images.scales is not None:
+            sides = sides * self.images.scales[images]
         places: IntArray = np.searchsorted(_SIZES, sides, side="right")
         return places
 
@@ -295,6 +325,7 @@ class DetectionReport:
             (ErrorKind.BACKGROUND, "On nothing: the highest scores"),
             (ErrorKind.CLASS, "Wrong class: the highest scores"),
             (ErrorKind.LOCATION, "Bad boxes: the highest scores"),
+            (ErrorKind.BOTH, "Bad boxes of another class: the highest scores"),
             (ErrorKind.DUPLICATE, "Found twice: the highest scores"),
         ):
             rows = np.flatnonzero(found.kinds == _KINDS.index(kind))
@@ -325,7 +356,8 @@ class DetectionReport:
 
     def _labels(self, gallery: Gallery) -> str:
         chosen = [suspect for suspect in self.suspects if suspect.doubt >= _SUSPECT]
-        counts = {kind: sum(suspect.kind == kind for suspect in chosen) for kind in Doubt}
+        # A label that the model does not see may be the model's fault: its doubt is never so large.
+        counts = {kind: sum(suspect.kind == kind for suspect in chosen) for kind in Doubt if kind is not Doubt.NOTHING}
         listed = ", ".join(f"{kind}: {num}" for kind, num in counts.items())
         text = (
             f"<p>Where the model is sure and the label says something else, the largest doubt first: {len(chosen)} "

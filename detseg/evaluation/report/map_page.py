@@ -31,6 +31,7 @@ from detseg.metrics.segmentation_result import SegmentationResult
 from detseg.structures import ClassTable, FloatArray, IntArray, UInt8Array
 
 _SHOWN, _SUSPECTS_SHOWN, _CONFUSIONS = 6, 12, 8
+_LEARNED = 0.1  # IoU of a class from which the model's doubts of its labels count
 
 Triple = tuple[UInt8Array, UInt8Array, UInt8Array]
 """Of an image: its (H, W, 3) pixels, and (H, W) labels of the truth and of the prediction."""
@@ -83,17 +84,19 @@ class MapReport:
 
     @cached_property
     def suspects(self) -> list[DoubtedRegion]:
-        """Labels that are probably wrong, the largest doubt first."""
-        return sorted(self.study.doubted, key=lambda region: -region.doubt)
+        """Labels that are probably wrong, of classes that the model has learned, the largest doubt first."""
+        learned = [row.iou >= _LEARNED for row in self.result.classes]
+        return sorted((one for one in self.study.doubted if learned[one.label]), key=lambda one: -one.doubt)
 
     def in_short(self) -> Iterator[str]:
         """What one should know first, a sentence each."""
         name, value = next(iter(self.result.headline.items()))
         low, high = self.intervals.get(name, (math.nan, math.nan))
-        yield (
-            f"{name} is {value:.3f}; on other images of this kind it would be between {low:.3f} and {high:.3f} (95 %). "
-            f"{self.result.pixel_accuracy:.1%} of the pixels are right."
-        )
+        if math.isnan(value):
+            yield f"{name} is not defined: no pixel counts."
+            return
+        sure = "" if math.isnan(low) else f" (95 % interval {low:.3f} to {high:.3f})"
+        yield (f"{name} is {value:.3f}{sure}. {self.result.pixel_accuracy:.1%} of the pixels are right.")
         there = [row for row in self.result.classes if row.num_pixels]
         if len(there) > 1:
             weakest, strongest = min(there, key=lambda row: row.iou), max(there, key=lambda row: row.iou)
@@ -111,6 +114,12 @@ class MapReport:
 
     def _percent(self, pixels: int) -> str:
         return f"{pixels / max(self.result.num_pixels, 1):.1%}"
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """How the numbers came about."""
+        band = f"within {self.study.boundary_width:.1%} of the image's diagonal of an outline"
+        return {"mIoU": f"pixels are counted over the whole set, then classes averaged; boundary IoU: {band}"}
 
     def sections(self, gallery: Gallery) -> Iterator[Section]:
         """All of them, in order; pictures go through the gallery."""
@@ -130,8 +139,7 @@ class MapReport:
                 "<p>If a class alone were kept from a probability on, instead of the most probable class of each "
                 "pixel: for a rare class another threshold than half may be better.</p>"
             )
-            start = min(curves, key=lambda name: curves[name].num_objects)
-            yield "threshold", "Threshold", text + operating_point(curves, "pixels", start)
+            yield "threshold", "Threshold", text + operating_point(curves, "pixels")
         found = self.study.calibration()
         text = (
             f"<p>Expected calibration error {format_number(found.error)}: by so much the probability of the class that "

@@ -22,12 +22,19 @@ for (const head of document.querySelectorAll("table.sortable th")) {
   head.addEventListener("keydown", event => { if (event.key === "Enter") sort(); });
 }
 
+// A whole image closes where it was opened.
+const close = event => { event.preventDefault(); history.back(); };
+for (const whole of document.querySelectorAll(".whole")) whole.addEventListener("click", close);
+document.addEventListener("keydown", event => {
+  if (event.key === "Escape" && document.querySelector(".whole:target")) close(event);
+});
+
 const element = id => document.getElementById(id);
 if (element("operating")) {
   const { thresholds, classes } = JSON.parse(element("curves").textContent);
   const slider = element("threshold");
   slider.max = thresholds.length - 1;
-  let shown, at;
+  let shown;
 
   const numbers = i => {
     const kept = shown.kept[i], right = shown.right[i], missed = shown.objects - right;
@@ -36,16 +43,18 @@ if (element("operating")) {
     return { precision, recall, f1, right, wrong: kept - right, missed };
   };
   const best = quality => {
-    let found = 0, highest = -Infinity;
+    let found = -1, highest = -Infinity;
     thresholds.forEach((_, i) => {
       const value = quality(numbers(i));
-      if (value >= highest) { highest = value; found = i; }  // of equals the highest threshold
+      if (!isNaN(value) && value >= highest) { highest = value; found = i; }  // of equals the highest threshold
     });
     return found;
   };
   const text = value => isNaN(value) ? "-" : value.toFixed(3);
   const move = i => {
-    at = slider.value = i;
+    element("none").textContent = i < 0 ? "no threshold reaches that" : "";
+    if (i < 0) return;
+    slider.value = i;
     const n = numbers(i), threshold = thresholds[i];
     element("at-threshold").textContent = threshold.toFixed(3);
     element("at-precision").textContent = text(n.precision);
@@ -60,8 +69,8 @@ if (element("operating")) {
   };
   const draw = (id, x, y) => element(id).setAttribute("points", thresholds.map((_, i) => [x(i), y(i)])
     .filter(([a, b]) => !isNaN(a) && !isNaN(b)).map(pair => pair.join()).join(" "));
-  const choose = name => {
-    shown = classes[name];
+  const choose = number => {
+    shown = classes[number];
     draw("precision-line", i => thresholds[i], i => numbers(i).precision);
     draw("recall-line", i => thresholds[i], i => numbers(i).recall);
     draw("F1-line", i => thresholds[i], i => numbers(i).f1);
@@ -73,7 +82,7 @@ if (element("operating")) {
   element("by-f1").addEventListener("click", () => move(best(n => n.f1)));
   element("by-precision").addEventListener("click", () => {
     const least = Number(element("least-precision").value);
-    move(best(n => n.precision >= least ? n.recall : -1));
+    move(best(n => n.precision >= least ? n.recall : NaN));
   });
   element("by-cost").addEventListener("click", () => {
     const cost = Number(element("cost").value);

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import platform
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +25,10 @@ from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.build import Split, resolve_data
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.fingerprint import fingerprint
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.draw.page import html_document, html_text
+from detseg.errors import CheckpointError
 from detseg.evaluation.report.detection_page import DetectionReport, Images
 from detseg.evaluation.report.gallery import Gallery
 from detseg.evaluation.report.map_page import MapReport, Triple, legend
@@ -94,11 +97,17 @@ def report(
     facts = {
         "model": f"{config.model.name}, {checkpoint}",
         "images": f"{counted(len(dataset), 'image')} of {split}, {dataset.name}",
+        **_fingerprint(dataset),
+        **found.protocol,
         "network input": "{1} x {0} pixels".format(*config.data.input_hw),
         "an image takes": _latency(predictor, dataset),
         **_facts(),
     }
-    following = what_next(checkpoint, human=human, train_dev=train_dev, overrides=overrides, device=device)
+    # The test images are not looked at unasked: what is looked at is soon optimised.
+    splits: tuple[Split, ...] = ("train", "val", "test") if split == "test" else ("train", "val")
+    following = what_next(
+        checkpoint, splits=splits, human=human, train_dev=train_dev, overrides=overrides, device=device
+    )
     rows, criterion = _training_rows(run_dir), next(iter(found.result.headline))
     background = [("training", "Training", training_curves(rows, criterion)), *_provenance(run_dir)]
     settings = yaml.safe_dump(config_to_dict(config), sort_keys=False)
@@ -131,8 +140,12 @@ def report_results(
         return read_image(truth.path(place))
 
     ids = [truth.image_id(index) for index in range(len(truth))]
-    found = DetectionReport.of(evaluator, Images(ids, names, np.ones(len(ids)), read if images else None))
-    facts = {"detections": str(results), "annotations": str(annotations), **_facts()}
+    found = DetectionReport.of(evaluator, Images(ids, names, None, read if images else None))
+    scores = found.records.detection_scores
+    if len(scores) and (scores.max() > 1 or scores.min() < 0):
+        ends = f"{scores.min():g} to {scores.max():g}"
+        logger.warning(f"{results}: scores are from {ends}; the page takes them for probabilities, from 0 to 1")
+    facts = {"detections": str(results), "annotations": str(annotations), **found.protocol, **_facts()}
     return _write(found, folder, results.name, facts)
 
 
@@ -182,9 +195,16 @@ def _facts() -> dict[str, str]:
     here = machine()
     return {
         "machine": f"{here['processor']}, {here['cores']} cores, {', '.join(here['gpus']) or 'no GPU'}",
-        "versions": f"detseg {version('detseg')}, torch {version('torch')}",
+        "system": here["system"],
+        "versions": f"detseg {version('detseg')}, torch {version('torch')}, Python {platform.python_version()}",
         "command": command(),
     }
+
+
+def _fingerprint(dataset: AnyDataset) -> dict[str, str]:
+    """Of what was measured."""
+    found = fingerprint(dataset)
+    return {"fingerprint": ", ".join(f"{name} {value}" for name, value in found.items() if value)}
 
 
 def _training_rows(run_dir: Path) -> list[dict[str, str]]:
@@ -198,7 +218,12 @@ def _training_rows(run_dir: Path) -> list[dict[str, str]]:
 def _provenance(run_dir: Path) -> Iterator[Section]:
     """How the run began, of its ``run.json``."""
     parts = []
-    for start in read_run_file(run_dir)["starts"]:
+    try:
+        starts = read_run_file(run_dir)["starts"]
+    except CheckpointError as error:
+        logger.warning(str(error))
+        return
+    for start in starts:
         git = start.get("git") or {}
         dirty = " (with changes)" if git.get("dirty") else ""
         facts = {
@@ -226,10 +251,13 @@ def _write(
     gallery = Gallery()
     measured = ("facts", "What was measured", facts_table(facts))
     sections = [*found.sections(gallery), *more, measured, *background]
-    lines = [*found.in_short(), *found.result.explain(), *verdicts]
+    about_settings = found.result.explain() if background else []  # which a file of results has not
+    lines = [*found.in_short(), *about_settings, *verdicts]
     parts = [f"<h1>{html_text(title)}</h1>", headline(found.result.headline, found.intervals)]
     parts.append(
-        '<p class="soft">Small numbers: 95 % intervals for the choice of the images (1000 bootstrap resamples).</p>'
+        '<p class="soft">Small numbers: 95 % intervals, of 1000 bootstrap resamples: where the number would lie on '
+        "average over sets of as many such images. They are too narrow where images resemble one another, such as "
+        "frames of a video.</p>"
     )
     parts.append(f'<ul class="short">{"".join(f"<li>{html_text(line)}</li>" for line in lines)}</ul>')
     links = "".join(f'<a href="#{anchor}">{html_text(name)}</a> ' for anchor, name, _ in sections)

@@ -41,22 +41,21 @@ def sortable_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return html_table(head, rows, 'class="sortable"')
 
 
-def operating_point(curves: Mapping[str, Curve], unit: str, start: str) -> str:
+def operating_point(curves: Mapping[str, Curve], unit: str) -> str:
     """Precision, recall and F1 at every threshold, with a slider.
 
     Args:
-        curves: by class; the names stand in a list to choose from.
+        curves: by class; the names stand in a list to choose from, the first is shown first.
         unit: what is counted.
-        start: the class that is shown first.
     """
     data = {
         "thresholds": [round(float(value), 5) for value in next(iter(curves.values())).thresholds],
-        "classes": {
-            name: {"objects": one.num_objects, "kept": one.kept.tolist(), "right": one.right.tolist()}
-            for name, one in curves.items()
-        },
+        "classes": [
+            {"objects": one.num_objects, "kept": one.kept.tolist(), "right": one.right.tolist()}
+            for one in curves.values()
+        ],
     }
-    options = "".join(f"<option{' selected' if name == start else ''}>{html_text(name)}</option>" for name in curves)
+    options = "".join(f'<option value="{k}">{html_text(name)}</option>' for k, name in enumerate(curves))
     colors = {"precision": "var(--bar)", "recall": "var(--warning)", "F1": "var(--ink)"}
     lines = "".join(
         f'<polyline id="{name}-line" vector-effect="non-scaling-stroke" style="fill: none; stroke-width: 2; stroke: '
@@ -88,7 +87,7 @@ def operating_point(curves: Mapping[str, Curve], unit: str, start: str) -> str:
         '<p>Best by <button id="by-f1">F1</button> <button id="by-precision">precision of at least</button>'
         '<input id="least-precision" type="number" min="0" max="1" step="0.05" value="0.9"> '
         '<button id="by-cost">cost</button> where a missed one costs <input id="cost" type="number" min="0" step="0.5" '
-        'value="1"> times a wrong one</p>'
+        'value="1"> times a wrong one <output id="none"></output></p>'
         f'<div class="charts">{by_score}{by_recall}</div>'
         f'<script type="application/json" id="curves">{_json(data)}</script></div>'
     )
@@ -105,9 +104,11 @@ def confusion_table(confusion: IntArray, rows: Sequence[str], columns: Sequence[
     note = ""
     if len(rows) > _MOST_CLASSES:
         errors = confusion.sum(axis=1) + confusion.sum(axis=0) - 2 * np.diagonal(confusion)
-        chosen_rows = sorted(np.argsort(-errors, kind="stable")[:_MOST_CLASSES].tolist())
+        last = [len(rows) - 1] if rows[-1] != columns[-1] else []  # what is no class
+        order = [k for k in np.argsort(-errors, kind="stable").tolist() if k not in last]
+        chosen_rows = sorted(order[:_MOST_CLASSES]) + last
         chosen_columns = chosen_rows
-        note = f'<p class="soft">The {_MOST_CLASSES} of {len(rows)} classes with the most errors.</p>'
+        note = f'<p class="soft">The {_MOST_CLASSES} of {len(rows) - len(last)} classes with the most errors.</p>'
     lines = ["<tr><th>true ╲ predicted</th>", *(f"<th>{html_text(columns[k])}</th>" for k in chosen_columns), "</tr>"]
     totals = confusion.sum(axis=1)
     for i in chosen_rows:
@@ -117,6 +118,9 @@ def confusion_table(confusion: IntArray, rows: Sequence[str], columns: Sequence[
             color = "--right" if i == k else "--wrong"
             shown = f"{count}" if unit != "%" else f"{100 * fraction:.1f}"
             style = f' style="background: color-mix(in srgb, var({color}) {round(90 * fraction)}%, transparent)"'
+            if rows[i] != columns[i] and i == k:
+                cells.append("<td></td>")  # neither an object nor a detection
+                continue
             title = f"{rows[i]} predicted as {columns[k]}: {count} of {totals[i]} ({fraction:.1%})"
             cells.append(f'<td{style if count else ""} title="{html_text(title)}">{shown if count else ""}</td>')
         lines.append(f"<tr><th>{html_text(rows[i])}</th>{''.join(cells)}</tr>")

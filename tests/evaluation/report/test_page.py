@@ -129,7 +129,7 @@ def test_a_reader_sorts_and_moves_the_threshold(page: Path, tiny_run: TinyRun, t
       const choose = name => {{ select.value = name; select.dispatchEvent(new Event("change")); }};
       const names = ["threshold", "precision", "recall", "F1", "right", "wrong", "missed"];
       const numbers = () => names.map(n => of("at-" + n).textContent);
-      choose({best.name!r}); const best = numbers();
+      choose({1 + [row.name for row in result.classes if row.num_objects].index(best.name)}); const best = numbers();
       slider.value = 0; slider.dispatchEvent(new Event("input")); const all = numbers();
       of("least-precision").value = 0.5; of("by-precision").click(); const precise = numbers();
       of("cost").value = 1000; of("by-cost").click(); const careful = numbers();
@@ -185,7 +185,8 @@ def test_a_file_of_detections_has_a_report(
         ([], "no run given, and no --results with --annotations"),
         (["none.ckpt"], "none.ckpt"),
         (["RUN", "--human-level", "95"], "--human-level: expected a number from 0 to 1, got '95'"),
-        (["RUN", "--learning-curve", "0"], "--learning-curve 0: expected a number of seeds, 1 or more"),
+        (["RUN", "--human-level", "0"], "--human-level: expected a number above 0, up to 1"),
+        (["RUN", "--seeds", "3"], "--seeds 3: expected 1 or more, and --learning-curve, whose seeds they are"),
         (["RUN", "--train-dev", "model.name=fcn"], "only data.* and evaluation.* can be changed"),
         (["--results", "a.json"], "go together; give both"),
         (["--images", "folder", "RUN"], "--images: is for --results; leave it out"),
