@@ -30,7 +30,7 @@ def test_help_names_every_command_and_each_has_help(capsys: pytest.CaptureFixtur
     text = out_of(capsys)
     assert text == out_of(capsys, "--help")
     assert max(map(len, text.splitlines())) <= 80
-    names = ("train", "tune", "evaluate", "compare", "explain", "predict", "find-lr", "benchmark")
+    names = ("train", "tune", "evaluate", "report", "compare", "explain", "predict", "find-lr", "benchmark")
     names += ("export-weights", "config")
     for command in names:
         assert f"  {command} " in text

@@ -147,6 +147,15 @@ def test_no_detection_is_a_result(tmp_path: Path) -> None:
     assert result.explain()[0].startswith("The model returned no detections at all")
 
 
+def test_nothing_to_find_is_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, truth = written(tmp_path, [BOX], {**TRUTH, "annotations": []})
+    files = ["--results", str(results), "--annotations", str(truth)]
+    assert main(["evaluate", *files]) == 0
+    assert "have no objects to find" in " ".join(capsys.readouterr().out.split())
+    assert main(["report", *files, "--out", str(tmp_path / "report")]) == 0
+    assert "AP is not defined: there is nothing to find." in (tmp_path / "report" / "index.html").read_text()
+
+
 def test_boxes_around_masks(tmp_path: Path) -> None:
     """A file of masks alone: pixels 10 to 29 of rows and columns."""
     polygon = {**BOX, "segmentation": [[10, 10, 30, 10, 30, 30, 10, 30]]}

@@ -40,7 +40,8 @@ def config_of(run: TinyRun, run_dir: Path, *overrides: str) -> ExperimentConfig:
 
 def test_the_run_directory_holds_what_it_promises(tiny_run: TinyRun) -> None:
     # Other tests evaluate the run, and leave their reports there.
-    found = {path.name for path in tiny_run.run_dir.iterdir() if not path.name.startswith("evaluation_")}
+    of_others = ("evaluation_", "explain_")
+    found = {path.name for path in tiny_run.run_dir.iterdir() if not path.name.startswith(of_others)}
     assert found == {"checkpoints", "config.yaml", "metrics.csv", "metrics.json", "pictures", "run.json", "tensorboard"}
     assert sorted(os.listdir(tiny_run.run_dir / "checkpoints")) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
     config, found = tiny_config(tiny_run.config_path, tiny_run.run_dir), read_model_checkpoint(tiny_run.best)

@@ -90,7 +90,7 @@ def report(
     config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
     dataset = open_split_for(config, split, contents.classes, checkpoint)
     run_dir = run_dir_of(checkpoint)
-    folder = run_dir / "report" if folder is None else folder
+    folder = folder or run_dir / "report"
     check_writable(folder, "--out")
     predictor: Any = load_predictor(checkpoint, device)
     found = _looked_at(model, dataset, config, contents.classes, predictor)
@@ -103,18 +103,16 @@ def report(
         "an image takes": _latency(predictor, dataset),
         **_facts(),
     }
-    # The test images are not looked at unasked: what is looked at is soon optimised.
-    splits: tuple[Split, ...] = ("train", "val", "test") if split == "test" else ("train", "val")
-    following = what_next(
-        checkpoint, splits=splits, human=human, train_dev=train_dev, overrides=overrides, device=device
-    )
-    rows, criterion = _training_rows(run_dir), next(iter(found.result.headline))
-    background = [("training", "Training", training_curves(rows, criterion)), *_provenance(run_dir)]
-    settings = yaml.safe_dump(config_to_dict(config), sort_keys=False)
-    background.append(("settings", "Settings", "<pre>" + "\n".join(map(html_text, settings.splitlines())) + "</pre>"))
+    # Test images are not looked at unasked: what is looked at is soon optimised.
+    splits: list[Split] = ["train", "val", *(["test"] if split == "test" else [])]
+    known: Any = {"human": human, "train_dev": train_dev, "overrides": overrides, "device": device}
+    following = what_next(checkpoint, splits=splits, **known)
+    curves = training_curves(_training_rows(run_dir), next(iter(found.result.headline)))
+    background = [("training", "Training", curves), *_provenance(run_dir)]
+    lines = "\n".join(map(html_text, yaml.safe_dump(config_to_dict(config), sort_keys=False).splitlines()))
+    background = [part for part in [*background, ("settings", "Settings", f"<pre>{lines}</pre>")] if part[2]]
     more = [*more, ("next", "What next", what_next_section(following, curve))]
     verdicts = [f"What next: {following.verdict}.", *([] if curve is None else [f"More images: {curve.verdict}."])]
-    background = [part for part in background if part[2]]
     return _write(found, folder, f"{run_dir.name}, {split}", facts, more, background, verdicts)
 
 

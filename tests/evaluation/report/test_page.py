@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,30 @@ def test_a_file_of_detections_has_a_report(
     assert "<figure" not in page.read_text()
     with_pictures = written(tmp_path / "more", *files, "--images", str(tiny_run.data_root))
     assert "<figure" in with_pictures.read_text()
+
+
+def test_a_model_that_is_never_right_shows_its_errors(tmp_path: Path) -> None:
+    image = {"id": 1, "file_name": "a.jpg", "width": 64, "height": 64}
+    entry = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+    truth = {"images": [image], "categories": [{"id": 1, "name": "<b>"}], "annotations": [entry]}
+    found = [{"image_id": 1, "category_id": 1, "bbox": [40, 40, 9, 9], "score": score} for score in (0.9, 0.2)]
+    for name, content in (("truth", truth), ("found", found)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    files = ["--results", str(tmp_path / "found.json"), "--annotations", str(tmp_path / "truth.json")]
+    page = written(tmp_path / "report", *files)
+    errors = rows_of(page.parent / "errors.csv")
+    assert [(row["kind"], row["score"]) for row in errors] == [("background", "0.9000"), ("missed", "")]
+    assert "<td>&lt;b&gt;</td>" in page.read_text()
+    assert "interval" not in page.read_text().split("<ul")[1].split("</ul>")[0]  # of one image
+
+
+def test_a_damaged_run_file_costs_a_table_alone(tiny_run: TinyRun, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run.run_dir, run)
+    (run / "run.json").write_text("{}")
+    page = written(tmp_path / "report", str(run))
+    assert 'id="run"' not in page.read_text()
+    assert 'id="settings"' in page.read_text()
 
 
 @pytest.mark.parametrize(
