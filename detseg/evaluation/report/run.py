@@ -104,7 +104,7 @@ def report(
         **_facts(),
     }
     # Test images are not looked at unasked: what is looked at is soon optimised.
-    splits: list[Split] = ["train", "val", *(["test"] if split == "test" else [])]
+    splits: list[Split] = ["train", "val", "test"] if split == "test" else ["train", "val"]
     known: Any = {"human": human, "train_dev": train_dev, "overrides": overrides, "device": device}
     following = what_next(checkpoint, splits=splits, **known)
     curves = training_curves(_training_rows(run_dir), next(iter(found.result.headline)))
