@@ -28,7 +28,8 @@ from detseg.training.task import Task
 logger = logging.getLogger("detseg")
 
 _MOST_CLASSES = 20
-_FEW_IMAGES, _ENOUGH_TO_TRAIN = 500, 200  # training images
+# Training images. Measured (docs/benchmarks.md): weights help with 21 to 367 images; frozen is as good up to 367.
+_FEW_IMAGES, _ENOUGH_TO_TRAIN = 500, 2000
 _HINT_PAGE = "docs/transfer_learning.md"
 
 
