@@ -13,7 +13,7 @@ import numpy as np
 from detseg.draw import draw_boxes
 from detseg.draw.charts import bars_chart
 from detseg.draw.page import html_table, html_text
-from detseg.evaluation.details import ERROR_MEANINGS
+from detseg.evaluation.details import ERROR_MEANINGS, intervals_of
 from detseg.evaluation.report.gallery import Exhibit, Gallery, jpeg, side_by_side
 from detseg.evaluation.report.label_errors import Doubt, Suspect, suspects
 from detseg.evaluation.report.outcomes import (
@@ -38,7 +38,7 @@ from detseg.evaluation.report.sections import (
     with_interval,
 )
 from detseg.messages import counted
-from detseg.metrics.bootstrap import Samples, detection_samples, interval
+from detseg.metrics.bootstrap import Samples, detection_samples
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.detection_result import DetectionResult
 from detseg.metrics.error_kinds import ErrorKind, ErrorKinds, error_kinds
@@ -112,8 +112,7 @@ class DetectionReport:
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Metric → ends of its 95 % interval."""
-        ends = {name: interval(self.result.numbers[name], values) for name, values in self.samples.numbers.items()}
-        return {name: (max(low, 0.0), min(high, 1.0)) for name, (low, high) in ends.items()}
+        return intervals_of(self.result, self.samples.numbers)
 
     @cached_property
     def thresholds(self) -> FloatArray:

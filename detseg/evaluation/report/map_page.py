@@ -12,6 +12,7 @@ import numpy as np
 from detseg.draw import class_colors, draw_semantic, draw_semantic_errors
 from detseg.draw.charts import bars_chart
 from detseg.draw.page import html_text
+from detseg.evaluation.details import intervals_of
 from detseg.evaluation.report.gallery import Exhibit, Gallery, jpeg, side_by_side
 from detseg.evaluation.report.maps import REGION_SIZES, DoubtedRegion, MapStudy, fixed_confusions, image_ious
 from detseg.evaluation.report.sections import (
@@ -24,7 +25,7 @@ from detseg.evaluation.report.sections import (
     with_interval,
 )
 from detseg.messages import counted
-from detseg.metrics.bootstrap import Samples, interval, segmentation_samples
+from detseg.metrics.bootstrap import Samples, segmentation_samples
 from detseg.metrics.interface import format_number
 from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.metrics.segmentation_result import SegmentationResult
@@ -74,8 +75,7 @@ class MapReport:
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Metric → ends of its 95 % interval."""
-        ends = {name: interval(self.result.numbers[name], values) for name, values in self.samples.numbers.items()}
-        return {name: (max(low, 0.0), min(high, 1.0)) for name, (low, high) in ends.items()}
+        return intervals_of(self.result, self.samples.numbers)
 
     @cached_property
     def image_ious(self) -> FloatArray:
