@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 
 from detseg.atomic_write import atomic_write
-from detseg.checkpoint.format import ENTRY, FORMAT, WEIGHTS_SUFFIX, ModelCheckpoint, class_table_of, epochs_ended
+from detseg.checkpoint.format import (
+    ENTRY,
+    FORMAT,
+    WEIGHTS_SUFFIX,
+    ModelCheckpoint,
+    class_table_of,
+    epochs_ended,
+    run_checkpoint,
+)
 from detseg.checkpoint.safetensors_file import read_weights
 from detseg.config.schema.section import rename_settings
 from detseg.errors import CheckpointError, ForeignFileError
@@ -81,7 +89,9 @@ def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]
 
 
 def read_model_checkpoint(path: Path) -> ModelCheckpoint:
-    """What a predictor needs of a ``.ckpt`` or ``.safetensors`` file; CheckpointError: as above."""
+    """What a predictor needs of a ``.ckpt`` or ``.safetensors`` file, or of the best checkpoint of a run directory;
+    CheckpointError: as above."""
+    path = run_checkpoint(path)
     if path.suffix == WEIGHTS_SUFFIX:
         return read_weights(path)
     checkpoint = read_raw_checkpoint(path)

@@ -57,8 +57,8 @@ def epochs_ended(checkpoint: Mapping[str, Any]) -> int:
 
 
 def run_checkpoint(run: Path) -> Path:
-    """The best checkpoint of a run directory; a file is a checkpoint itself."""
-    return run / FOLDER / BEST if run.is_dir() else run
+    """The best checkpoint of a run directory; any other path is a checkpoint itself."""
+    return run / FOLDER / BEST if (run / FOLDER).is_dir() else run
 
 
 def run_dir_of(checkpoint: Path) -> Path:

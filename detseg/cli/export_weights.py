@@ -10,13 +10,13 @@ from detseg.errors import ConfigError
 
 
 def export_weights(argv: Sequence[str]) -> None:
-    """A checkpoint → weights, settings and classes as safetensors: detseg export-weights best.ckpt yolo.safetensors"""
+    """A run → weights, settings and classes as safetensors: detseg export-weights runs/yolo yolo.safetensors"""
     parser = ToolParser(
         "export-weights",
         "Write a checkpoint's weights (the averaged ones, where it has them), settings and classes as a safetensors "
         "file, which `detseg predict`, `detseg evaluate` and load_predictor take like a checkpoint.",
     )
-    parser.add_argument("checkpoint", type=Path, help="a .ckpt file of a run directory")
+    parser.add_argument("checkpoint", type=Path, help="a run directory, whose best.ckpt counts, or a .ckpt file")
     parser.add_argument("out", type=Path, metavar="OUT.safetensors", help="the file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     arguments = parser.parse_args(argv)

@@ -10,7 +10,7 @@ from detseg.cli.tool import CHECKPOINT, DEVICES, ToolParser, score
 
 
 def predict(argv: Sequence[str]) -> None:
-    """Images → drawn copies and detections, or masks: detseg predict best.ckpt images/ --out found/"""
+    """Images → drawn copies and detections, or masks: detseg predict runs/mine images/ --out found/"""
     from detseg.predict import EXPORT_FORMATS, MASK_VALUES
     from detseg.structures import SCORE_THRESHOLD
 

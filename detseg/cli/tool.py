@@ -23,7 +23,7 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import EXIT_STOPPED, ConfigError, DataError, DetsegError, RunStoppedError, SettingsError
 from detseg.messages import messages_on_console, printable
 
-CHECKPOINT = "a .ckpt file of a run directory, or a .safetensors file of `detseg export-weights`"
+CHECKPOINT = "a run directory, whose best.ckpt counts, a .ckpt file, or a .safetensors file of `detseg export-weights`"
 DEVICES = "auto, cpu, cuda, cuda:1, mps (auto)"
 
 if TYPE_CHECKING:

@@ -165,7 +165,6 @@ class Comparison:
 @dataclass(frozen=True, eq=False)
 class _Opened:
     run: Path
-    checkpoint: Path
     config: ExperimentConfig
     classes: ClassTable
     dataset: AnyDataset
@@ -218,6 +217,9 @@ def compare(
     """
     if len(runs) < 2:
         raise ConfigError(f"expected two runs or more to compare, got {len(runs)}")
+    paths = [run_checkpoint(run).resolve() for run in runs]
+    if twice := [run for run, path in zip(runs, paths, strict=True) if paths.count(path) > 1]:
+        raise ConfigError(f"{twice[-1]}: is named twice; a run is compared with others")
     target = find_device(device)
     opened = [_open(run, split, overrides) for run in runs]
     for one in opened[1:]:  # before it takes long
@@ -245,16 +247,14 @@ def _differ_in_seed(one: _Scored, two: _Scored) -> bool:
 
 
 def _open(run: Path, split: Split, overrides: Sequence[str]) -> _Opened:
-    checkpoint = run_checkpoint(run)
-    contents = read_model_checkpoint(checkpoint)
-    config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
-    dataset = open_split_for(config, split, contents.classes, checkpoint)
-    return _Opened(run, checkpoint, config, contents.classes, dataset)
+    contents = read_model_checkpoint(run)
+    config = resolve_data(evaluation_config(contents.config, str(run), overrides))
+    return _Opened(run, config, contents.classes, open_split_for(config, split, contents.classes, run))
 
 
 def _scored(one: _Opened, device: torch.device) -> _Scored:
     logger.info(f"{one.run}: {counted(len(one.dataset), 'image')} of {one.dataset.name}")
-    model, _, _ = load_model(one.checkpoint)
+    model, _, _ = load_model(one.run)
     evaluator = evaluated(model, one.dataset, one.config, one.classes, device, keep_images=True)
     return _Scored(**vars(one), evaluator=evaluator, result=evaluator.compute())
 
@@ -388,7 +388,7 @@ def _other_settings(
 
 def _latencies(first: _Scored, other: _Scored, device: str) -> tuple[float, float]:
     """Medians over the first images, each predicted by both in turn; a first round does not count."""
-    predictors = [load_predictor(one.checkpoint, device) for one in (first, other)]
+    predictors = [load_predictor(one.run, device) for one in (first, other)]
     times: list[list[float]] = [[], []]
     indices = range(min(_NUM_TIMED, len(first.dataset)))
     images = [first.dataset.path(index) for index in indices]

@@ -196,6 +196,9 @@ def _found(
             boxes[row] = InstanceMasks(hw, (counts[-1],)).boxes[0]
         else:
             x, y, width, height = entry.bbox
+            if width < 0 or height < 0:
+                stated = f"bbox {list(entry.bbox)}: expected [x, y, width, height], got a negative size"
+                raise DataError(f"{file}: number {number}, of image {entry.image_id}: {stated}")
             boxes[row] = x, y, x + width, y + height
     return FoundInImage(
         boxes,

@@ -13,7 +13,7 @@ from rich.progress import track
 from torch import nn
 
 from detseg.atomic_write import write_text
-from detseg.checkpoint import BEST, run_dir_of
+from detseg.checkpoint import BEST, run_checkpoint, run_dir_of
 from detseg.config.load import Settings, config_from_dict, without_download
 from detseg.config.schema.data import DataSection
 from detseg.config.schema.experiment import ExperimentConfig
@@ -107,7 +107,7 @@ def evaluate_checkpoint(
     Raises:
         DetsegError: the checkpoint or the data is missing or wrong, or they have different classes.
     """
-    target = find_device(device)
+    target, checkpoint = find_device(device), run_checkpoint(checkpoint)
     model, trained_config, contents = load_model(checkpoint)
     config = resolve_data(config or trained_config)
     kind = kind_of(config.model)

@@ -49,7 +49,7 @@ def write_pictures(
     semantic map; ``features_stride_<s>.png``, ``filters.png`` and ``receptive_field.png``.
 
     Args:
-        checkpoint: a ``.ckpt`` file of a run.
+        checkpoint: a run directory, or a checkpoint of it.
         image: the file of the image.
         folder: for the pictures; existing ones are replaced.
         object_number: of a detector: only this detection, 1 being the best; None: ``most_objects``.

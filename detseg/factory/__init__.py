@@ -134,7 +134,7 @@ def load_model(path: Path, model: nn.Module | None = None) -> tuple[nn.Module, E
     """The trained model of a checkpoint, in evaluation mode on the CPU, with its settings and what else it holds.
 
     Args:
-        path: a ``.ckpt`` or ``.safetensors`` file.
+        path: a ``.ckpt`` or ``.safetensors`` file, or a run directory, whose best checkpoint counts.
         model: gets the weights, and is returned; None: the model that the checkpoint's settings describe.
 
     Raises:

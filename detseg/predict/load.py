@@ -25,7 +25,8 @@ def load_predictor(
     """Load a trained model for prediction.
 
     Args:
-        checkpoint: a ``.ckpt`` file of a run; its averaged weights are used where it has them.
+        checkpoint: a run directory, whose best checkpoint counts, or a file: ``.ckpt`` of a run, whose averaged weights
+            are used where it has them, or ``.safetensors``.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         score_threshold: of a detector: detections below it are left out, in [0, 1]; 0 keeps all that evaluation counts
             (scores above the model's own, very low threshold). None: 0.3; the table of an evaluation says which is best

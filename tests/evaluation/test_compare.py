@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detseg.checkpoint import read_raw_checkpoint, save_atomically
+from detseg.checkpoint import read_raw_checkpoint, run_checkpoint, save_atomically
 from detseg.cli import main
 from detseg.errors import DetsegError
 from detseg.evaluation.compare import Comparison, compare
@@ -29,8 +29,9 @@ def with_last(tiny_run: TinyRun) -> Comparison:
     return found
 
 
-def test_a_model_is_as_good_as_itself(tiny_run: TinyRun) -> None:
-    (found,) = compare([tiny_run.run_dir, tiny_run.best], "val", device="cpu")
+def test_a_model_is_as_good_as_its_copy(tiny_run: TinyRun, tmp_path: Path) -> None:
+    copied = Path(shutil.copy(tiny_run.best, tmp_path / "copy.ckpt"))
+    (found,) = compare([tiny_run.run_dir, copied], "val", device="cpu")
     for row in (*found.numbers.values(), *found.by_class.values()):
         np.testing.assert_equal((row.low, row.high, row.p), (0, 0, 1) if row.first == row.first else (np.nan,) * 3)
         assert not row.is_clear
@@ -126,13 +127,14 @@ def test_runs_of_several_seeds_are_groups(
     assert "over seeds" in capsys.readouterr().out
 
 
-def test_groups_need_another_configuration_and_other_seeds(tiny_run: TinyRun, over_seeds: list[Path]) -> None:
+def test_groups_need_another_configuration_and_other_seeds(over_seeds: list[Path], tmp_path: Path) -> None:
     a1, b1, a2, _ = over_seeds
+    copied = Path(shutil.copy(run_checkpoint(a1), tmp_path / "copy.ckpt"))
     (found,) = compare([a1, a2], "val", device="cpu")  # nothing else to compare: each stands for itself
     assert (found.first, found.second, found.settings) == (str(a1), str(a2), {"seed": (1, 2)})
-    found, other = compare([a1, a2, b1, a1], "val", device="cpu")
+    found, other = compare([a1, a2, b1, copied], "val", device="cpu")
     assert found.runs == ((str(a1), str(a2)), (str(b1),))
-    assert other.runs == ((str(a1), str(a2)), (str(a1),))
+    assert other.runs == ((str(a1), str(a2)), (str(copied),))
     assert all(row.seeds is None for row in found.numbers.values())
     assert any("no interval over seeds" in line for line in found.lines())
 
@@ -145,6 +147,8 @@ def test_what_cannot_be_compared_is_one_line(
         compare(runs, "val", device="cpu")
     with pytest.raises(DetsegError, match="expected two runs or more to compare, got 1"):
         compare(runs[:1], "val")
+    with pytest.raises(DetsegError, match=r"best\.ckpt: is named twice"):
+        compare([tiny_run.run_dir, tiny_run.best], "val")
     for arguments, line in (
         ([str(runs[0]), str(tmp_path / "none.ckpt")], "none.ckpt"),
         ([str(run) for run in runs] + ["--out", "page.txt"], "--out page.txt: expected the name of an HTML file"),

@@ -181,6 +181,7 @@ WRONG: list[tuple[Any, Any, str]] = [
     ([BOX, {"image_id": 7}], TRUTH, r"number 1 is \{'image_id': 7\}: Object missing required field `category_id`"),
     ([{**BOX, "score": "1"}], TRUTH, r"number 0 is .*: Expected `float`, got `str`"),
     ([{**BOX, "bbox": [1, 2, 3]}], TRUTH, r"number 0 is .*: Expected `array` of length 4"),
+    ([{**BOX, "bbox": [9, 9, -4, 4]}], TRUTH, "number 0, of image 7: bbox .*: expected .* got a negative size"),
     ([{key: BOX[key] for key in ("image_id", "category_id", "score")}], TRUTH, "number 0, of image 7: no bbox$"),
     ([BOX, {**BOX, "image_id": 9}], TRUTH, r"1 of 2 detections are of an image .* \(image_id 9\); these have 7, 8: "),
     ([{**BOX, "category_id": 0}], TRUTH, r" \(category_id 0\); these have 3, 90: are the classes counted from 0\?"),

@@ -10,7 +10,7 @@ from detseg.errors import ConfigError, require_training_extra
 
 
 def evaluate(argv: Sequence[str]) -> None:
-    """A checkpoint → numbers: detseg evaluate runs/yolo_voc/checkpoints/best.ckpt [--split test] [data.root=DIR]"""
+    """A checkpoint → numbers: detseg evaluate runs/yolo_voc [--split test] [data.root=DIR]"""
     what = "Evaluate a checkpoint on a split of its data, or on data with the same classes; or a file of results."
     parser = ToolParser("evaluate", what)
     parser.add_argument("checkpoint", nargs="?", type=Path, help=CHECKPOINT)

@@ -54,15 +54,13 @@ def explain(argv: Sequence[str]) -> None:
     if arguments.score is None:
         arguments.score = SCORE_THRESHOLD
     require_training_extra("detseg explain")
-    from detseg.checkpoint import run_checkpoint
     from detseg.explain.run import explain_image
 
-    checkpoint = run_checkpoint(arguments.run)
     if not images:
-        _explain_split(checkpoint, arguments, overrides)
+        _explain_split(arguments.run, arguments, overrides)
         return
     options = (arguments.split, overrides, arguments.score, arguments.device)
-    found, adviser = explain_image(checkpoint, images[0], *options)
+    found, adviser = explain_image(arguments.run, images[0], *options)
     for line in _lines(images[0], found, adviser, arguments.object):
         print(printable(line))
 
@@ -95,10 +93,9 @@ def _write_pictures(arguments: argparse.Namespace, images: Sequence[Path], overr
         if given:
             raise ConfigError(f"{name}: not with --pictures, which need the image alone; leave out")
     check_writable(arguments.pictures, "--pictures")
-    from detseg.checkpoint import run_checkpoint
     from detseg.explain.pictures import write_pictures
 
-    for path in write_pictures(run_checkpoint(arguments.run), images[0], arguments.pictures, device=arguments.device):
+    for path in write_pictures(arguments.run, images[0], arguments.pictures, device=arguments.device):
         print(f"written: {printable(str(path))}")
 
 

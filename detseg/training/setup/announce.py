@@ -135,6 +135,6 @@ def conclude_run(config: ExperimentConfig, trainer: L.Trainer, task: Task, val_s
         logger.info(f"next: detseg.evaluate({checkpoint!r}, val_set{module})")
         logger.info(f"      detseg.load_predictor({checkpoint!r}{module})(images)")
         return
-    logger.info(f"next: detseg evaluate {shlex.quote(checkpoint)}")
-    found = shlex.quote(str(run_dir / "found"))
-    logger.info(f"      detseg predict {shlex.quote(checkpoint)} {shlex.quote(image)} --out {found}")
+    run, found = shlex.quote(str(run_dir)), shlex.quote(str(run_dir / "found"))
+    logger.info(f"next: detseg evaluate {run}, and detseg report {run} for a page of what goes wrong")
+    logger.info(f"      detseg predict {run} {shlex.quote(image)} --out {found}")

@@ -159,6 +159,6 @@ def test_a_terminal_shows_every_line_whole(columns: int, tiny_run: TinyRun, tmp_
     assert any(re.fullmatch(r"best epoch: [24], AP \d\.\d{3}, AP50 \d\.\d{3}", line) for line in lines)
     flat = "".join(lines)  # paths are longer than a line
     assert f"best checkpoint: {run_dir}/checkpoints/best.ckpt" in flat
-    assert f"detseg evaluate {run_dir}/checkpoints/best.ckpt" in flat
+    assert f"detseg evaluate {run_dir}, and detseg report {run_dir} for" in flat
     image = shlex.split(flat[flat.rindex("detseg predict") :])[3]
     assert Path(image).is_file()
