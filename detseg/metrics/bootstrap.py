@@ -27,6 +27,7 @@ Weights = npt.NDArray[np.int32]
 
 FEWEST_IMAGES = 5  # of which resamples say something; of fewer all numbers are NaN
 _CHUNK = 64  # resamples that are counted at a time: for most classes the arrays fit into the cache
+_MOST_COUNTS, _MOST_THREADS = 2**23, 4  # bound the memory, whatever the detections of a class and the machine
 
 
 def resamples(num_images: int, num_resamples: int, seed: int = 0) -> Iterator[Weights]:
@@ -178,9 +179,13 @@ def detection_samples(
         ap = [np.stack([one.ap(weights) for one in of_classes], axis=-1) for of_classes in counters.values()]  # B T C
         return ap, np.stack([one.f1(weights) for one in f1], axis=-1)
 
+    most = int(np.bincount(records.detection_labels, minlength=1).max())
+    num_parts = min(_CHUNK, 1 + _CHUNK * most // _MOST_COUNTS)
+    chunks = resamples(len(records.image_ids), num_resamples, seed)
+    parts = (part for chunk in chunks for part in np.array_split(chunk, num_parts) if len(part))
     # NumPy computes outside Python's lock, so threads count at once.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        counted = list(pool.map(count, resamples(len(records.image_ids), num_resamples, seed)))
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        counted = list(pool.map(count, parts))
     numbers, by_class = dict[str, FloatArray](), dict[str, FloatArray]()
     for place, kind in enumerate(counters):
         ap = np.concatenate([chunk[place] for chunk, _ in counted])
