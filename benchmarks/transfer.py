@@ -156,16 +156,22 @@ def train_ours(run: Run, run_dir: Path, small: bool) -> Result:
     minutes = (time.perf_counter() - begin) / 60
     scores = {"val": {trained.criterion: trained.metrics[trained.criterion], **trained.metrics}}
     if run.data is not None:
-        predictor: Any = detseg.load_predictor(trained.best_checkpoint)
-
-        def find(image: Any) -> Any:
-            found = predictor(image)
-            return found.labels if run.data == "camvid" else (found.boxes, found.labels, found.scores)
-
-        scores = {split: _score(find, _open(run.data, split, small)) for split in _splits(run.data)}
+        scores = scores_of(trained.best_checkpoint, run.data, small)
     row = best_epoch(run_dir / "metrics.csv", f"val/{trained.criterion}")
     images = read_run_file(run_dir)["starts"][-1]["data"]["train"]["images"]
     return {"minutes": minutes, "epoch": int(row["epoch"]), "scores": scores, "weights": weights, "images": images}
+
+
+def scores_of(checkpoint: Path, data: str, small: bool) -> dict[str, dict[str, float]]:
+    """Of all that a model of ours finds: a detector's threshold is for pictures, and would cost AP."""
+    threshold = None if data == "camvid" else 0.0
+    predictor: Any = detseg.load_predictor(checkpoint, score_threshold=threshold)
+
+    def find(image: Any) -> Any:
+        found = predictor(image)
+        return found.labels if data == "camvid" else (found.boxes, found.labels, found.scores)
+
+    return {split: _score(find, _open(data, split, small)) for split in _splits(data)}
 
 
 def train_peer(run: Run, small: bool) -> Result:
@@ -253,8 +259,8 @@ def table_bccd(results: dict[str, Result]) -> str:
         model = "detseg, YOLO" if name.startswith("yolo") else "detseg, Faster R-CNN"
         if "version" in result:
             model = f"torchvision {result['version']}, `FasterRCNN`"
-        test, best = result["scores"]["test"], f"{result['scores']['val']['AP']:.3f}, {result['epoch'] or '-'}"
-        rows.append([model, way, f"**{test['AP']:.3f}**", number(test.get("AP50")), best, minutes(name, result)])
+        test, best = result["scores"]["test"], f"{result['scores']['val']['AP']:.3f}, {result['epoch']}"
+        rows.append([model, way, f"**{test['AP']:.3f}**", f"{test['AP50']:.3f}", best, minutes(name, result)])
     return markdown(rows)
 
 
@@ -264,7 +270,7 @@ def table_camvid(results: dict[str, Result]) -> str:
     for name in TABLES["transfer_camvid"]:
         result, way = results[name], WAYS.get(name.partition("_")[2], WAYS["trained"])
         peer = f"segmentation-models-pytorch {result['version']}, `Unet`" if "version" in result else None
-        numbers = [f"**{result['scores']['val']['mIoU']:.3f}**", str(result["epoch"] or "-"), minutes(name, result)]
+        numbers = [f"**{result['scores']['val']['mIoU']:.3f}**", str(result["epoch"]), minutes(name, result)]
         rows.append([peer or "detseg, U-Net", way, *numbers])
     return markdown(rows)
 
@@ -297,11 +303,6 @@ def table_fine_tuning(results: dict[str, Result]) -> str:
         cells = [f"{score['AP']:.3f}, {score['loss']:.2f}" for score in numbers]
         rows.append([before, after, "; ".join(results[taken]["weights"]), *cells])
     return markdown(rows)
-
-
-def number(value: float | None) -> str:
-    """A dash for what was not written down."""
-    return "-" if value is None else f"{value:.3f}"
 
 
 def minutes(name: str, result: Result) -> str:
