@@ -17,7 +17,8 @@ from benchmarks.peers.process import PeerProcess
 from detseg.config.load import config_from_dict
 from detseg.data.images.read import read_image
 from detseg.factory import build_model
-from detseg.ops.letterbox import Letterbox, stack_images, to_float
+from detseg.ops.letterbox import Letterbox
+from detseg.ops.tensors import stack_images, to_float
 from detseg.predict import ImageLike, Predictor
 from detseg.structures import ClassTable, UInt8Array
 

@@ -29,7 +29,7 @@ from benchmarks.comparison import DATA, Block, Row, in_turn
 from benchmarks.peers.process import PeerProcess, yolo_labels
 from benchmarks.peers.serve import PacedTraining
 from detseg.config.load import config_from_dict
-from detseg.ops.letterbox import to_float
+from detseg.ops.tensors import to_float
 from detseg.structures import Batch, BoxTargets, ClassTable
 from detseg.training.setup.build import build_data, build_task, open_data
 from detseg.training.setup.trainer import quiet_lightning, resolve_precision

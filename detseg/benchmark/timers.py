@@ -21,7 +21,8 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.contract import checked_sample
 from detseg.data.loading.processes import loader_errors
 from detseg.errors import ConfigError
-from detseg.ops.letterbox import Letterbox, stack_images, to_float
+from detseg.ops.letterbox import Letterbox
+from detseg.ops.tensors import stack_images, to_float
 from detseg.structures import Batch
 from detseg.tasks import kind_of
 from detseg.training.distributed import Processes

@@ -31,7 +31,7 @@ from detseg.messages import console, listed, messages_on_console
 from detseg.metrics.interface import Evaluator, Result
 from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.models.acceleration import fuse
-from detseg.ops.letterbox import to_float
+from detseg.ops.tensors import to_float
 from detseg.predict import find_device
 from detseg.structures import Batch, ClassTable
 from detseg.tasks import AnyDataset, kind_of

@@ -25,7 +25,8 @@ from torchvision.ops import clip_boxes_to_image
 
 from detseg.models.rcnn.detector import RCNNDetector
 from detseg.models.yolo.detector import YoloDetector
-from detseg.ops.letterbox import Letterbox, logits_at_original_size, to_float
+from detseg.ops.letterbox import Letterbox
+from detseg.ops.tensors import logits_at_original_size, to_float
 from detseg.predict.predictor import Predictor, SegmentationPredictor, postprocess_detections, preprocess
 from detseg.predict.results import Detections
 from detseg.structures import BoolArray, DetectorOutput, UInt8Array

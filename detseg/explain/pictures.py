@@ -18,7 +18,7 @@ from detseg.errors import ConfigError
 from detseg.explain.features import ReceptiveField, describe_fields, first_filters, receptive_fields
 from detseg.explain.heat_maps import HeatMap, ObjectHeat, class_heat_maps, detection_heat_maps, strides_of
 from detseg.messages import listed
-from detseg.ops.letterbox import to_arrays, to_float
+from detseg.ops.tensors import to_arrays, to_float
 from detseg.predict import Predictor, SegmentationPredictor, load_predictor
 from detseg.predict.predictor import ImagePredictor, preprocess
 from detseg.structures import BoolArray, FloatArray, UInt8Array

@@ -27,7 +27,8 @@ from detseg.factory import load_model
 from detseg.memory import MemoryErrors, describe_batch
 from detseg.messages import console, counted, messages_on_console
 from detseg.models.acceleration import fuse
-from detseg.ops.letterbox import Letterbox, to_float
+from detseg.ops.letterbox import Letterbox
+from detseg.ops.tensors import to_float
 from detseg.predict import find_device
 from detseg.structures import SCORE_THRESHOLD, Batch, BoxTargets, ClassTable, ImageAnnotations
 from detseg.tasks import kind_of

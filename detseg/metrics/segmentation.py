@@ -26,7 +26,7 @@ from torch import Tensor
 from detseg.errors import DetsegError
 from detseg.metrics.interface import class_weights_of
 from detseg.metrics.segmentation_result import SegmentationResult, segmentation_result
-from detseg.ops.letterbox import label_map
+from detseg.ops.tensors import label_map
 from detseg.structures import IGNORE_LABEL, MAX_CLASSES, Batch, ClassTable, IntArray
 
 LabelMap = Tensor | npt.NDArray[np.uint8] | IntArray

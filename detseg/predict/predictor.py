@@ -27,7 +27,8 @@ from detseg.errors import ConfigError, DetsegError
 from detseg.messages import printable
 from detseg.models.acceleration import compile_networks, fuse
 from detseg.models.yolo.detector import YoloDetector
-from detseg.ops.letterbox import Letterbox, label_map, logits_at_original_size, stack_images, to_float
+from detseg.ops.letterbox import Letterbox
+from detseg.ops.tensors import label_map, logits_at_original_size, stack_images, to_float
 from detseg.predict.results import Detections, SegmentationMap
 from detseg.predict.tiles import Tiling, label_tiles
 from detseg.structures import SCORE_THRESHOLD, ClassTable, DetectorOutput, UInt8Array

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from detseg.errors import ConfigError
-from detseg.ops.letterbox import stack_images
+from detseg.ops.tensors import stack_images
 from detseg.structures import UInt8Array
 
 

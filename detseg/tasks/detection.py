@@ -18,8 +18,9 @@ from detseg.errors import ConfigError
 from detseg.factory.yolo import head_strides
 from detseg.models.yolo.anchor import fit_anchors, mean_best_iou
 from detseg.ops.boxes import pairwise_iou
-from detseg.ops.letterbox import Letterbox, to_arrays, to_float
+from detseg.ops.letterbox import Letterbox
 from detseg.ops.random_streams import Stream, random_stream
+from detseg.ops.tensors import to_arrays, to_float
 from detseg.structures import (
     SCORE_THRESHOLD,
     Batch,

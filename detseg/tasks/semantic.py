@@ -13,7 +13,7 @@ from detseg.config.schema.experiment import EvaluationConfig, ExperimentConfig
 from detseg.config.schema.model import FcnConfig, UNetConfig
 from detseg.draw import draw_semantic, draw_semantic_errors
 from detseg.errors import ConfigError
-from detseg.ops.letterbox import to_arrays, to_float
+from detseg.ops.tensors import to_arrays, to_float
 from detseg.structures import Batch, ClassTable, UInt8Array
 from detseg.tasks.kind import AnyDataset, TaskKind, logged_weights
 

@@ -25,7 +25,7 @@ from detseg.errors import DetsegError
 from detseg.messages import shown
 from detseg.metrics.interface import Result
 from detseg.models.acceleration import fuse, settling
-from detseg.ops.letterbox import to_float
+from detseg.ops.tensors import to_float
 from detseg.structures import Batch, ClassTable
 from detseg.tasks import TaskKind
 from detseg.training.distributed import Processes, score_together, take_buffers_of_first

@@ -18,7 +18,7 @@ from detseg.data.build import open_split
 from detseg.data.loading.loader import eval_loader
 from detseg.factory import load_model
 from detseg.models.yolo.detector import YoloDetector
-from detseg.ops.letterbox import to_float
+from detseg.ops.tensors import to_float
 from detseg.training.resume import HOW_TO_RESUME
 from tests.rounding import rounding_of_losses
 from tests.tiny import TinyRun, tiny_config, write_colors

@@ -20,7 +20,7 @@ from detseg.evaluation import evaluate_checkpoint
 from detseg.factory import load_model
 from detseg.metrics.detection_result import DetectionResult
 from detseg.models.yolo.detector import YoloDetector
-from detseg.ops.letterbox import to_float
+from detseg.ops.tensors import to_float
 from detseg.predict import Detections, load_predictor
 from detseg.training.run import train
 from tests.metrics.builders import plain_cocoeval

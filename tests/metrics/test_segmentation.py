@@ -29,7 +29,8 @@ from detseg.metrics.segmentation import (
     pair_counts,
 )
 from detseg.metrics.segmentation_result import SegmentationResult, segmentation_result
-from detseg.ops.letterbox import Letterbox, logits_at_original_size
+from detseg.ops.letterbox import Letterbox
+from detseg.ops.tensors import logits_at_original_size
 from detseg.structures import Batch, BoolArray, BoxTargets, ClassTable, UInt8Array
 from tests.shared_data import shared_data
 

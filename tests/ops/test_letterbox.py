@@ -14,15 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detseg.ops.letterbox import (
-    Letterbox,
-    label_map,
-    logits_at_original_size,
-    nearest_pixels,
-    resize,
-    stack_images,
-    to_float,
-)
+from detseg.ops.letterbox import Letterbox, nearest_pixels, resize
+from detseg.ops.tensors import label_map, logits_at_original_size, stack_images, to_float
 from tests.fuzz.strategies import boxes_inside, seeds
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from detseg.ops.letterbox import Letterbox, stack_images, to_float
+from detseg.ops.letterbox import Letterbox
+from detseg.ops.tensors import stack_images, to_float
 from detseg.predict import Predictor, load_predictor
 from detseg.structures import Batch, BoxTargets
 from tests.peaks import growth, measured_apart

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detseg.errors import ConfigError
-from detseg.ops.letterbox import stack_images, to_float
+from detseg.ops.tensors import stack_images, to_float
 from detseg.predict.tiles import Tiling, label_tiles, spans
 from detseg.structures import UInt8Array
 from tests.peaks import growth, measured_apart

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from detseg.config.load import config_from_dict
 from detseg.factory import build_model
-from detseg.ops.letterbox import to_float
+from detseg.ops.tensors import to_float
 from detseg.structures import BoxTargets, ClassTable
 from detseg.training.optim.averages import WeightAverage
 from detseg.training.optim.optimizers import build_optimizer

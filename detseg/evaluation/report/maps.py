@@ -16,7 +16,7 @@ from torch import Tensor
 
 from detseg.evaluation.report.outcomes import Calibration, Curve
 from detseg.metrics.segmentation import band_width, bands
-from detseg.ops.letterbox import logits_at_original_size
+from detseg.ops.tensors import logits_at_original_size
 from detseg.structures import IGNORE_LABEL, Batch, BoolArray, FloatArray, IntArray, UInt8Array
 
 REGION_SIZES = ("below 64 px", "64 to 256 px", "256 to 1024 px", "1024 to 4096 px", "from 4096 px")

@@ -25,7 +25,7 @@ from detseg.data.loading.sampling import SIZE_STEP
 from detseg.errors import CheckpointError, ConfigError
 from detseg.memory import is_out_of_memory
 from detseg.messages import console
-from detseg.ops.letterbox import to_float
+from detseg.ops.tensors import to_float
 from detseg.structures import Batch, BoxTargets
 from detseg.training.optim.optimizers import build_optimizer
 from detseg.training.setup.build import build_task
