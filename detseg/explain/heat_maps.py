@@ -26,8 +26,9 @@ from torchvision.ops import clip_boxes_to_image
 from detseg.models.rcnn.detector import RCNNDetector
 from detseg.models.yolo.detector import YoloDetector
 from detseg.ops.letterbox import Letterbox
-from detseg.ops.tensors import logits_at_original_size, to_float
-from detseg.predict.predictor import Predictor, SegmentationPredictor, postprocess_detections, preprocess
+from detseg.ops.tensors import logits_at_original_size
+from detseg.predict.interface import preprocess
+from detseg.predict.predictor import Predictor, SegmentationPredictor, as_input, postprocess_detections
 from detseg.predict.results import Detections
 from detseg.structures import BoolArray, DetectorOutput, UInt8Array
 
@@ -162,7 +163,7 @@ def _heat_map(
 
 def _input_of(predictor: Predictor | SegmentationPredictor, image: UInt8Array) -> tuple[Tensor, Letterbox]:
     inputs, (letterbox,) = preprocess([image], predictor.input_hw)
-    return to_float(inputs.to(predictor.device)), letterbox
+    return as_input(inputs, predictor.device), letterbox
 
 
 def _leaves(features: list[Tensor]) -> list[Tensor]:

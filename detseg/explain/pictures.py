@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,9 +17,9 @@ from detseg.errors import ConfigError
 from detseg.explain.features import ReceptiveField, describe_fields, first_filters, receptive_fields
 from detseg.explain.heat_maps import HeatMap, ObjectHeat, class_heat_maps, detection_heat_maps, strides_of
 from detseg.messages import listed
-from detseg.ops.tensors import to_arrays, to_float
 from detseg.predict import Predictor, SegmentationPredictor, load_predictor
-from detseg.predict.predictor import ImagePredictor, preprocess
+from detseg.predict.interface import preprocess
+from detseg.predict.predictor import as_input
 from detseg.structures import BoolArray, FloatArray, UInt8Array
 
 logger = logging.getLogger("detseg")
@@ -166,13 +165,14 @@ def _note(what: str, heat: HeatMap, region: BoolArray, where: str) -> str | None
 
 
 def _of_network(
-    predictor: ImagePredictor[Any], image: UInt8Array, object_sizes: FloatArray | None
+    predictor: Predictor | SegmentationPredictor, image: UInt8Array, object_sizes: FloatArray | None
 ) -> dict[str, UInt8Array]:
     model, pictures = predictor.model, {}
-    inputs = preprocess([image], predictor.input_hw)[0].to(predictor.device)
+    letterboxed, _ = preprocess([image], predictor.input_hw)
+    inputs = as_input(letterboxed, predictor.device)
     strides = strides_of(model)
     with torch.no_grad():
-        maps = model.features(to_float(inputs))
+        maps = model.features(inputs)
     for stride, x in zip(strides, maps, strict=True):
         pictures[f"features_stride_{stride}.png"] = _sheet_of_maps(x[0].float().cpu(), stride)
     filters = first_filters(model)
@@ -182,11 +182,9 @@ def _of_network(
         pictures["filters.png"] = _sheet_of_filters(filters)
     # One image, shifted around its borders, so that the centre sees other parts of it.
     steps = [(inputs.shape[2] * i // _SHIFTS, inputs.shape[3] * (3 * i % _SHIFTS) // _SHIFTS) for i in range(_SHIFTS)]
-    fields = receptive_fields(
-        model.features, strides, to_float(torch.cat([inputs.roll(step, dims=(2, 3)) for step in steps]))
-    )
+    fields = receptive_fields(model.features, strides, torch.cat([inputs.roll(step, dims=(2, 3)) for step in steps]))
     logger.info(describe_fields(fields, object_sizes))
-    pictures["receptive_field.png"] = _sheet_of_fields(fields, to_arrays(inputs)[0])
+    pictures["receptive_field.png"] = _sheet_of_fields(fields, letterboxed[0])
     return pictures
 
 

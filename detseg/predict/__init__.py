@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from detseg.predict.interface import ImageLike, ImagePredictor, MapPredictor, ObjectPredictor, to_array
     from detseg.predict.load import find_device, load_predictor
-    from detseg.predict.predictor import ImageLike, ImagePredictor, Predictor, SegmentationPredictor, to_array
+    from detseg.predict.predictor import Predictor, SegmentationPredictor
     from detseg.predict.results import Detections, SegmentationMap
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Detections",
     "ImageLike",
     "ImagePredictor",
+    "MapPredictor",
+    "ObjectPredictor",
     "Predictor",
     "SegmentationMap",
     "SegmentationPredictor",
@@ -38,6 +41,8 @@ def __getattr__(name: str) -> Any:
         from detseg.predict import results as module
     elif name in ("find_device", "load_predictor"):
         from detseg.predict import load as module
-    else:
+    elif name in ("Predictor", "SegmentationPredictor"):
         from detseg.predict import predictor as module
+    else:
+        from detseg.predict import interface as module
     return getattr(module, name)

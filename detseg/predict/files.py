@@ -22,7 +22,7 @@ from detseg.errors import ConfigError, DataError
 from detseg.memory import MemoryErrors
 from detseg.messages import console, counted, listed, messages_on_console, printable
 from detseg.predict import EXPORT_FORMATS, MASK_VALUES
-from detseg.predict.predictor import ImagePredictor, Predictor
+from detseg.predict.interface import ImagePredictor, ObjectPredictor
 from detseg.predict.results import Detections, SegmentationMap
 from detseg.structures import ClassTable
 
@@ -255,7 +255,7 @@ def _open_output(
     predictor: ImagePredictor[Any], out: Path, tiled: bool, formats: Sequence[str] | None, mask_values: str | None
 ) -> DetectionOutput | LabelOutput:
     """What writes for the kind of predictor; ConfigError for an option of the other kind."""
-    if isinstance(predictor, Predictor):
+    if isinstance(predictor, ObjectPredictor):
         if tiled:
             raise ConfigError("tile and overlap are for segmentation models, and this is a detector; leave them out")
         if mask_values is not None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from detseg.errors import ConfigError, path_of
 from detseg.factory import load_model
-from detseg.predict.predictor import ImagePredictor
+from detseg.predict.interface import ImagePredictor
 from detseg.tasks import kind_of
 
 

@@ -17,12 +17,9 @@ from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from detseg.errors import ConfigError
-from detseg.ops.tensors import stack_images
-from detseg.structures import UInt8Array
+from detseg.structures import FloatArray, UInt8Array
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class Span:
 
     start: int  # its first pixel
     stop: int  # the one after its last
-    weights: Tensor  # (stop - start,) float32 in [0, 1] of the logits at its pixels; those of all tiles sum to 1
+    weights: FloatArray  # (stop - start,) float32 in [0, 1] of the logits at its pixels; those of all tiles sum to 1
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -88,14 +85,14 @@ def spans(length: int, tile: int, overlap: int, stride: int) -> list[Span]:
     shared = tile - step  # at least `overlap`: of it two fifths have no weight, one ramps, two have all the weight
     margin = 2 * shared // 5
     found = []
-    total = torch.zeros(length)
+    total = np.zeros(length, dtype=np.float32)
     for start, stop in zip(starts, stops, strict=True):
-        weights = torch.ones(stop - start)
-        ramp = ((torch.arange(stop - start) - margin + 0.5) / max(shared - 2 * margin, 1)).clamp(0, 1)
+        weights = np.ones(stop - start, dtype=np.float32)
+        ramp = ((np.arange(stop - start, dtype=np.float32) - margin + 0.5) / max(shared - 2 * margin, 1)).clip(0, 1)
         if start > 0 and shared:
-            weights = torch.minimum(weights, ramp)
+            weights = np.minimum(weights, ramp)
         if stop < length and shared:
-            weights = torch.minimum(weights, ramp.flip(0))
+            weights = np.minimum(weights, ramp[::-1])
         total[start:stop] += weights
         found.append(Span(start, stop, weights))
     return [Span(span.start, span.stop, span.weights / total[span.start : span.stop]) for span in found]
@@ -104,19 +101,19 @@ def spans(length: int, tile: int, overlap: int, stride: int) -> list[Span]:
 def label_tiles(
     image: UInt8Array,
     tiling: Tiling,
-    logits_of: Callable[[Tensor], Tensor],
+    logits_of: Callable[[UInt8Array], FloatArray],
     num_classes: int,
     batch_size: int,
     probabilities: bool,
 ) -> tuple[UInt8Array, npt.NDArray[np.float32] | None]:
     """The class of every pixel of an image at its own scale.
 
-    Memory beyond the image and the network's own: C x h x W float32 logits on the network's device.
+    Memory beyond the image and the network's own: C x h x W float32 logits.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         tiling: how to cut it.
-        logits_of: (B, 3, h, w) uint8 → (B, C, h, w) float32 logits.
+        logits_of: (B, h, w, 3) uint8 → (B, C, h, w) float32 logits.
         num_classes: C.
         batch_size: how many tiles ``logits_of`` gets at a time.
         probabilities: whether to return them, at 4 C bytes a pixel.
@@ -134,25 +131,19 @@ def label_tiles(
     rows, columns = (spans(length, tile, overlap, tiling.stride) for length, tile, overlap in axes)
     labels = np.empty((height, width), dtype=np.uint8)
     class_probs = np.empty((num_classes, height, width), dtype=np.float32) if probabilities else None
-    band: Tensor | None = None  # logits of the rows in work; on the device that the network answers from
+    band = np.zeros((num_classes, max(map(len, rows)), width), dtype=np.float32)  # logits of the rows in work
     for row, below in zip(rows, [*(span.start for span in rows[1:]), height], strict=True):
         for group in _batches(columns, batch_size):
-            tiles = [image[row.start : row.stop, column.start : column.stop] for column in group]
-            answers = logits_of(stack_images(tiles))
-            if band is None:
-                band = answers.new_zeros(num_classes, max(map(len, rows)), width)
-            for column, logits in zip(group, answers, strict=True):
-                weights = (row.weights[:, None] * column.weights).to(logits.device)
-                band[:, : len(row), column.start : column.stop].addcmul_(logits, weights)
-        assert band is not None  # there is at least one column
+            tiles = np.stack([image[row.start : row.stop, column.start : column.stop] for column in group])
+            for column, logits in zip(group, logits_of(tiles), strict=True):
+                band[:, : len(row), column.start : column.stop] += logits * (row.weights[:, None] * column.weights)
         done = below - row.start  # no later tile reaches these rows
-        finished = band[:, :done]
-        labels[row.start : below] = finished.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        labels[row.start : below] = band[:, :done].argmax(axis=0)
         if class_probs is not None:
-            class_probs[:, row.start : below] = finished.softmax(dim=0).cpu().numpy()
-        rest = band[:, done:].clone()
-        band.zero_()
-        band[:, : rest.shape[1]] = rest
+            class_probs[:, row.start : below] = softmax(band[:, :done])
+        for plane in band:  # one after the other, since NumPy copies what overlaps
+            plane[: len(plane) - done] = plane[done:]
+            plane[len(plane) - done :] = 0
     return labels, class_probs
 
 
@@ -163,3 +154,9 @@ def _batches(columns: list[Span], batch_size: int) -> list[list[Span]]:
         same = list(run)
         found += [same[start : start + batch_size] for start in range(0, len(same), batch_size)]
     return found
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Over the first axis."""
+    powers = np.exp(logits - logits.max(axis=0))
+    return powers / powers.sum(axis=0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from detseg.data.datasets.detection import DetectionDataset
     from detseg.data.datasets.segmentation import SegmentationDataset
     from detseg.metrics.interface import Evaluator
-    from detseg.predict.predictor import ImagePredictor
+    from detseg.predict.interface import ImagePredictor
 
 logger = logging.getLogger("detseg")
 

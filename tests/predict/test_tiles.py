@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detseg.errors import ConfigError
-from detseg.ops.tensors import stack_images, to_float
+from detseg.predict.predictor import as_input
 from detseg.predict.tiles import Tiling, label_tiles, spans
-from detseg.structures import UInt8Array
+from detseg.structures import FloatArray, UInt8Array
 from tests.peaks import growth, measured_apart
 from tests.predict.networks import noise, two_levels
 
@@ -52,7 +52,7 @@ def test_tiles_cover_the_axis_on_the_grid(length: int, cells: int, stride: int, 
     found = spans(length, tile, overlap, stride)
     assert found[0].start == 0
     assert found[-1].stop == length
-    total = torch.zeros(length)
+    total = np.zeros(length, dtype=np.float32)
     for span in found:
         assert span.start % stride == 0
         assert len(span) == min(tile, length - span.start)
@@ -61,7 +61,7 @@ def test_tiles_cover_the_axis_on_the_grid(length: int, cells: int, stride: int, 
         margin = overlap // 3
         assert not span.weights[: margin if span.start else 0].any()
         assert not span.weights[len(span) - margin if span.stop < length else len(span) :].any()
-    torch.testing.assert_close(total, torch.ones(length))
+    np.testing.assert_allclose(total, 1, rtol=1.3e-6)
     for before, after in pairwise(found):
         assert before.stop - after.start >= overlap
     if length <= tile:
@@ -75,16 +75,17 @@ def tiled_and_whole(
     network = two_levels()
 
     @torch.no_grad()
-    def logits_of(tiles: Tensor) -> Tensor:
+    def logits_of(tiles: UInt8Array) -> FloatArray:
         assert len(tiles) <= batch_size
-        assert tiles.shape[2] <= tile[0]
-        assert tiles.shape[3] <= tile[1]
-        return network.predict(to_float(tiles))
+        assert tiles.shape[1] <= tile[0]
+        assert tiles.shape[2] <= tile[1]
+        logits: FloatArray = network.predict(as_input(tiles, torch.device("cpu"))).numpy()
+        return logits
 
     labels, chances = label_tiles(image, Tiling.of(tile, overlap, 4), logits_of, 3, batch_size, True)
     assert chances is not None
     with torch.no_grad():
-        whole = network.predict(to_float(stack_images([image])))[0]
+        whole = network.predict(as_input(image[None], torch.device("cpu")))[0]
     np.testing.assert_array_equal(labels, chances.argmax(axis=0))
     return torch.from_numpy(chances), whole.softmax(dim=0)
 
@@ -145,11 +146,14 @@ def test_sizes_that_cannot_be_tiled_are_refused(tile: tuple[int, int], overlap: 
 
 def peak_of_tiles() -> int:
     """Bytes of main memory that tiling a large image takes at most."""
-    image, answer = np.zeros((1000, 3000, 3), dtype=np.uint8), torch.rand(1, 21, 256, 256)
+    image, answer = (
+        np.zeros((1000, 3000, 3), dtype=np.uint8),
+        np.random.default_rng(0).random((1, 21, 256, 256), dtype=np.float32),
+    )
 
     def label(image: UInt8Array) -> object:
         tiling = Tiling.of((256, 256), None, 32)
-        return label_tiles(image, tiling, lambda x: answer[:, :, : x.shape[2], : x.shape[3]], 21, 1, False)
+        return label_tiles(image, tiling, lambda x: answer[:, :, : x.shape[1], : x.shape[2]], 21, 1, False)
 
     label(image[:300, :600])  # what libraries take on first use is not meant
     return growth(lambda: label(image))[1]

@@ -1,0 +1,303 @@
+"""What all predictors share, whatever computes their network: images as applications hold them → results in pixels of
+these images. Torch is not imported here.
+
+One prediction is three steps, which every kind of predictor shares: ``preprocess``, the network, a postprocess.
+
+Letters for dimensions: B images, C classes, H and W pixels of an image, h and w pixels of the network input.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Generic, TypeAlias, TypedDict, TypeVar, Unpack, overload
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from detseg.data.images.read import pil_to_rgb, read_extent, read_image
+from detseg.data.images.values import ValueRange, describe_low_range, extent_of
+from detseg.errors import ConfigError, DetsegError
+from detseg.messages import printable
+from detseg.ops.letterbox import Letterbox
+from detseg.predict.results import Detections, SegmentationMap
+from detseg.predict.tiles import Tiling, label_tiles
+from detseg.structures import SCORE_THRESHOLD, ClassTable, FloatArray, UInt8Array
+
+logger = logging.getLogger("detseg")
+
+_MOST = (0.1, 99.9)  # percentiles: a few pixels may be anything
+_LOW_LEVELS = 32
+"""Levels of 256: what uses less of its range may be nearly black."""
+
+ImageLike: TypeAlias = str | Path | npt.NDArray[np.uint8] | Image.Image
+"""A path, an (H, W, 3) or (H, W) uint8 RGB or grey array, or a PIL image."""
+
+Result = TypeVar("Result", Detections, SegmentationMap)
+
+
+def to_array(image: ImageLike, value_range: ValueRange = None) -> UInt8Array:
+    """Any image as (H, W, 3) uint8 RGB, upright; ``value_range``: how one of more than 8 bits is read. DataError: a
+    file is missing or no image; TypeError: not an image; ValueError: an array is no uint8 image."""
+    if isinstance(image, str | Path):
+        return read_image(image, value_range)
+    if isinstance(image, Image.Image):
+        return pil_to_rgb(ImageOps.exif_transpose(image), value_range)
+    if not isinstance(image, np.ndarray):
+        raise _not_an_image(image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise ValueError(
+            f"image: expected uint8 of shape (H, W, 3) in RGB order or (H, W) grey, got {image.dtype} of {image.shape}"
+        )
+    return np.stack([image] * 3, axis=2) if image.ndim == 2 else image
+
+
+def _not_an_image(given: object) -> TypeError:
+    return TypeError(
+        "image: expected a path (str or Path), a uint8 array of shape (H, W, 3) or (H, W), a PIL image, or a list of "
+        f"these, got {type(given).__name__}"
+    )
+
+
+def preprocess(images: Sequence[UInt8Array], input_hw: tuple[int, int]) -> tuple[UInt8Array, list[Letterbox]]:
+    """Put B images (H, W, 3) of any size into letterboxes, as evaluation does.
+
+    Returns:
+        (B, *input_hw, 3) uint8, and the B letterboxes, which lead back to the images.
+
+    Raises:
+        ValueError: an image has no pixels.
+    """
+    letterboxes = [Letterbox.fit((image.shape[0], image.shape[1]), input_hw) for image in images]
+    return np.stack([box.apply(image) for box, image in zip(letterboxes, images, strict=True)]), letterboxes
+
+
+class ImagePredictor(ABC, Generic[Result]):
+    """Predicts for images as they come; one ``Result`` an image, which knows its image and its path.
+
+    Args:
+        classes: names of the network's labels.
+        input_hw: height and width of the network input, pixels.
+        value_range: how images of more than 8 bits are read, as ``data.value_range`` was in the training; it may be
+            changed later.
+        network, place: what computes where, for the ``repr``.
+    """
+
+    def __init__(
+        self, classes: ClassTable, input_hw: tuple[int, int], value_range: ValueRange, network: str, place: str
+    ) -> None:
+        self._network, self._place = network, place
+        self.classes = classes
+        self.input_hw = input_hw
+        self.value_range: ValueRange = value_range
+        self._has_warned = False
+
+    def __repr__(self) -> str:
+        names = ", ".join([*self.classes.names[:10], *(["…"] if len(self.classes) > 10 else [])])
+        classes = f"{len(self.classes)} {'class' if len(self.classes) == 1 else 'classes'} ({names})"
+        height, width = self.input_hw
+        return f"{type(self).__name__}({self._network}, {classes}, input {height} x {width}, {self._place})"
+
+    @overload
+    def __call__(self, images: ImageLike, batch_size: int = 1) -> Result: ...
+
+    @overload
+    def __call__(self, images: list[ImageLike], batch_size: int = 1) -> list[Result]: ...
+
+    def __call__(self, images: ImageLike | list[ImageLike], batch_size: int = 1) -> Result | list[Result]:
+        """Predict for one image, or for each of a list.
+
+        Args:
+            images: a path, array or PIL image, or a list of these.
+            batch_size: how many images of a list the network sees at a time.
+
+        Returns:
+            The result in pixels of the original image (EXIF orientation applied); a list for a list.
+
+        Raises:
+            DataError: a file is missing or no image.
+            TypeError: not an image, nor a list of images.
+            ValueError: an array is no uint8 image.
+        """
+        return self._call(images, batch_size, self._predict)
+
+    def stream(self, images: list[ImageLike], batch_size: int = 1) -> Iterator[Result]:
+        """As calling with a list, but one result after the other, so that memory does not grow with the list."""
+        return self._stream(images, batch_size, self._predict)
+
+    def read(self, image: ImageLike) -> UInt8Array:
+        """An image as the network sees it: see ``to_array``. The first one of more than 8 bits that uses less than an
+        eighth of the range that is read is warned of."""
+        array = to_array(image, self.value_range)
+        if not self._has_warned and self.value_range != "percentiles" and not isinstance(image, np.ndarray):
+            self._warn_of_low_range(image, array)
+        return array
+
+    def _warn_of_low_range(self, image: str | Path | Image.Image, array: UInt8Array) -> None:
+        if not array.size or np.ptp(np.percentile(array[::8, ::8], _MOST)) >= _LOW_LEVELS:
+            return
+        if isinstance(image, Image.Image):
+            extent = extent_of(np.asarray(image)) if image.mode == "F" or image.mode.startswith("I") else None
+        else:
+            extent = read_extent(image)
+        if extent is not None and (line := describe_low_range(extent, self.value_range)) is not None:
+            self._has_warned = True
+            name = "an image" if isinstance(image, Image.Image) else printable(str(image))
+            fix = "in the training (from Python also value_range of the predictor)"
+            logger.warning(f"{name}: its pixels of more than 8 bits use {line} {fix}")
+
+    @abstractmethod
+    def _predict(self, images: list[UInt8Array]) -> list[Result]:
+        """The results of a batch of images: preprocess, network, postprocess."""
+
+    def _call(
+        self, images: ImageLike | list[ImageLike], batch_size: int, predict: Callable[[list[UInt8Array]], list[Result]]
+    ) -> Result | list[Result]:
+        if isinstance(images, str | Path | np.ndarray | Image.Image):
+            return next(self._stream([images], 1, predict))
+        return list(self._stream(images, batch_size, predict))
+
+    def _stream(
+        self, images: list[ImageLike], batch_size: int, predict: Callable[[list[UInt8Array]], list[Result]]
+    ) -> Iterator[Result]:
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        if not isinstance(images, list | tuple):
+            raise _not_an_image(images)
+        for start in range(0, len(images), batch_size):
+            given = images[start : start + batch_size]
+            arrays = [self.read(image) for image in given]
+            for image, array, result in zip(given, arrays, predict(arrays), strict=True):
+                yield replace(result, image=array, path=Path(image) if isinstance(image, str | Path) else None)
+
+
+class ObjectPredictor(ImagePredictor[Detections]):
+    """Finds objects in images as they come: ``Detections`` in pixels of the original image, best first.
+
+    Args:
+        classes, input_hw, value_range, network, place: see ``ImagePredictor``.
+        score_threshold: detections below it are left out; 0 keeps all that evaluation counts.
+
+    Raises:
+        ConfigError: ``score_threshold`` is not in [0, 1].
+    """
+
+    def __init__(
+        self,
+        classes: ClassTable,
+        input_hw: tuple[int, int],
+        value_range: ValueRange,
+        network: str,
+        place: str,
+        score_threshold: float = SCORE_THRESHOLD,
+    ) -> None:
+        if not isinstance(score_threshold, int | float | np.floating) or not 0 <= score_threshold <= 1:
+            raise ConfigError(f"score_threshold: expected a number from 0 to 1, got {score_threshold!r}")
+        super().__init__(classes, input_hw, value_range, network, place)
+        self.score_threshold = score_threshold
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, score_threshold={self.score_threshold:g})"
+
+
+class _MapOptions(TypedDict, total=False):
+    tile: tuple[int, int] | None
+    overlap: int | None
+    probabilities: bool
+
+
+class MapPredictor(ImagePredictor[SegmentationMap]):
+    """Labels the pixels of images as they come: a ``SegmentationMap`` in the size of the original image.
+
+    An image gets exactly the labels that evaluation computed for it: the same letterbox to ``input_hw``, the same
+    float32.  With tiles it is not scaled: what the network was trained to see at ``input_hw`` it then sees at the
+    image's own scale.  The arguments are those of ``ImagePredictor``.
+    """
+
+    @overload
+    def __call__(self, images: ImageLike, batch_size: int = 1, **options: Unpack[_MapOptions]) -> SegmentationMap: ...
+
+    @overload
+    def __call__(
+        self, images: list[ImageLike], batch_size: int = 1, **options: Unpack[_MapOptions]
+    ) -> list[SegmentationMap]: ...
+
+    def __call__(
+        self,
+        images: ImageLike | list[ImageLike],
+        batch_size: int = 1,
+        *,
+        tile: tuple[int, int] | None = None,
+        overlap: int | None = None,
+        probabilities: bool = False,
+    ) -> SegmentationMap | list[SegmentationMap]:
+        """Label the pixels of one image, or of each of a list.
+
+        Args:
+            images: a path, array or PIL image, or a list of these.
+            batch_size: how many images of a list, or tiles of an image, the network sees at a time.
+            tile: height and width of tiles, pixels, multiples of the model's coarsest stride; None: the whole image is
+                scaled to ``input_hw``.  An image that fits into one tile is seen whole, at its own scale.
+            overlap: pixels that neighbouring tiles share at least; None: half of the tile's sides.
+            probabilities: also return them, (C, H, W) float32: 4 C times the memory of the labels.
+
+        Returns:
+            A ``SegmentationMap`` in the size of the original image (EXIF orientation applied); a list for a list.
+
+        Raises, besides what ``ImagePredictor`` does:
+            ConfigError: ``tile`` or ``overlap`` does not suit the model.
+            DetsegError: the model's logits are NaN or infinite, which is looked for in every image.
+        """
+        options: _MapOptions = {"tile": tile, "overlap": overlap, "probabilities": probabilities}
+        return self._call(images, batch_size, partial(self._predict, batch_size=batch_size, **options))
+
+    def stream(
+        self, images: list[ImageLike], batch_size: int = 1, **options: Unpack[_MapOptions]
+    ) -> Iterator[SegmentationMap]:
+        """As calling with a list, but one result after the other, so that memory does not grow with the list."""
+        return self._stream(images, batch_size, partial(self._predict, batch_size=batch_size, **options))
+
+    def _predict(
+        self,
+        images: list[UInt8Array],
+        batch_size: int = 1,
+        tile: tuple[int, int] | None = None,
+        overlap: int | None = None,
+        probabilities: bool = False,
+    ) -> list[SegmentationMap]:
+        if tile is not None:
+            tiling, num_classes = Tiling.of(tile, overlap, self.stride), len(self.classes)
+            found = (label_tiles(i, tiling, self.logits, num_classes, batch_size, probabilities) for i in images)
+            return [SegmentationMap(labels, self.classes, class_probs) for labels, class_probs in found]
+        if overlap is not None:
+            raise ConfigError("overlap: belongs to tiles; give tile=(height, width) too, or leave it out")
+        return self._scaled(*preprocess(images, self.input_hw), probabilities)
+
+    @property
+    @abstractmethod
+    def stride(self) -> int:
+        """Input pixels per cell of the network's coarsest map: what the sides of tiles are multiples of."""
+
+    @abstractmethod
+    def logits(self, images: UInt8Array) -> FloatArray:
+        """(B, h, w, 3) uint8 → (B, C, h, w) float32. DetsegError: some are NaN or infinite."""
+
+    @abstractmethod
+    def _scaled(
+        self, inputs: UInt8Array, letterboxes: Sequence[Letterbox], probabilities: bool
+    ) -> list[SegmentationMap]:
+        """The maps of (B, h, w, 3) images in letterboxes, in the sizes of the original images."""
+
+
+def check_finite(lowest: float, highest: float) -> None:
+    """DetsegError for logits that are NaN or infinite: the highest of NaNs would be class 0, whatever the image."""
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        raise DetsegError(
+            "the model's logits are NaN or infinite, so there are no labels; take another checkpoint of its run, "
+            "or train again with a lower optimizer.lr"
+        )
