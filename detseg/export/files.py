@@ -1,0 +1,149 @@
+"""The files of exports: ONNX, OpenVINO's representation, and programs of torch.export."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from detseg.export.networks import network_of
+from detseg.export.runtime.description import KEY, Description
+from detseg.structures import FloatArray
+
+OPSET = 18
+_MOST_IMAGES, _LONGEST_SIDE = 4096, 1 << 15  # bounds of what is dynamic, which the exporter wants
+
+
+def export_program(model: nn.Module, description: Description) -> torch.export.ExportedProgram:
+    """The network as a program of ``torch.export``; ``model``: folded, on the CPU, in evaluation mode."""
+    network, _ = network_of(model)
+    # Two images, since the exporter takes a size of 1 for a constant.
+    example = torch.zeros(description.batch or 2, 3, *description.input_hw)
+    dynamic: dict[int, Any] = {} if description.batch else {0: torch.export.Dim("batch", min=1, max=_MOST_IMAGES)}
+    if description.any_size:
+        sides = {2: "height", 3: "width"}
+        dynamic |= {axis: torch.export.Dim(name, min=1, max=_LONGEST_SIDE) for axis, name in sides.items()}
+    with _quiet():
+        return torch.export.export(network, (example,), dynamic_shapes=(dynamic,) if dynamic else None, strict=False)
+
+
+def write_program(model: nn.Module, description: Description, path: Path) -> None:
+    """A ``.pt2`` file for ``torch.export.load``, with the description as the extra file ``detseg``."""
+    torch.export.save(export_program(model, description), path, extra_files={KEY: description.to_json()})
+
+
+def onnx_model(model: nn.Module, description: Description) -> Any:
+    """The network as an ONNX model that holds its weights and the description, checked.
+
+    Of YOLO with ``description.nms`` the operator ``NonMaxSuppression`` follows: exact, for each class and image. Its
+    threshold is an input that may be left out.
+    """
+    import onnx
+
+    names = network_of(model)[1]
+    program = export_program(model, description)
+    with _quiet():
+        exported = torch.onnx.export(
+            program, (), dynamo=True, input_names=["images"], output_names=list(names), opset_version=OPSET, verbose=False
+        )
+    assert exported is not None
+    proto = exported.model_proto
+    if description.nms and "labels" not in names:
+        _append_nms(proto.graph, description)
+    onnx.helper.set_model_props(proto, {KEY: description.to_json(), "classes": ", ".join(description.classes.names)})
+    proto.producer_name = "detseg"
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def _append_nms(graph: Any, description: Description) -> None:
+    """Candidates (B, P, 4) and (B, C, P) → ``boxes`` (N, 4), ``scores``, ``labels``, and ``image_indices``,
+    positions in the batch, of N detections, image after image."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    own = {"boxes": "candidate_boxes", "scores": "candidate_scores"}
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                names[place] = own.get(name, name)
+    below = np.nextafter(np.float32(description.score_threshold), np.float32(-1))  # the operator wants more than this
+    constants = {
+        "score_threshold": np.array([below], dtype=np.float32),
+        "most_of_class": np.array([description.max_detections], dtype=np.int64),
+        "nms_iou": np.array([description.nms_iou], dtype=np.float32),
+        "image_and_box": np.array([0, 2], dtype=np.int64),
+        "first": np.array(0, dtype=np.int64),
+        "second": np.array(1, dtype=np.int64),
+    }
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    graph.input.append(helper.make_tensor_value_info("score_threshold", TensorProto.FLOAT, [1]))
+    limits = ["most_of_class", "nms_iou", "score_threshold"]
+    graph.node.extend(
+        [
+            helper.make_node("NonMaxSuppression", [*own.values(), *limits], ["kept"]),  # N rows: image, class, box
+            helper.make_node("Gather", ["kept", "first"], ["image_indices"], axis=1),
+            helper.make_node("Gather", ["kept", "second"], ["labels"], axis=1),
+            helper.make_node("GatherND", [own["scores"], "kept"], ["scores"]),
+            helper.make_node("Gather", ["kept", "image_and_box"], ["kept_boxes"], axis=1),
+            helper.make_node("GatherND", [own["boxes"], "kept_boxes"], ["boxes"]),
+        ]
+    )
+    del graph.output[:]
+    for name, kind, shape in (
+        ("boxes", TensorProto.FLOAT, ["detections", 4]),
+        ("scores", TensorProto.FLOAT, ["detections"]),
+        ("labels", TensorProto.INT64, ["detections"]),
+        ("image_indices", TensorProto.INT64, ["detections"]),
+    ):
+        graph.output.append(helper.make_tensor_value_info(name, kind, shape))
+
+
+def write_openvino(source: Path, description: Description, path: Path, calibration: Sequence[FloatArray] = ()) -> None:
+    """OpenVINO's ``.xml`` and ``.bin`` of an ONNX file.
+
+    Args:
+        source: the ONNX file.
+        description: its ``precision`` says how weights are kept: ``fp32``, ``fp16`` (computed as the CPU does best), or
+            ``int8``, where activations are integers, too (NNCF, post-training quantisation).
+        path: the ``.xml`` to write.
+        calibration: (1, 3, h, w) inputs for ``int8``.
+    """
+    import openvino
+
+    network = openvino.convert_model(source)
+    if description.precision == "int8":
+        import nncf
+
+        with _quiet():
+            network = nncf.quantize(network, nncf.Dataset(calibration), subset_size=len(calibration))
+    network.set_rt_info(description.to_json(), [KEY])
+    openvino.save_model(network, path, compress_to_fp16=description.precision == "fp16")
+
+
+def with_precision(description: Description, precision: str) -> Description:
+    """The same model in another precision."""
+    return replace(description, precision=precision)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporters say of their own insides."""
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir", "nncf")]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)

@@ -1,0 +1,126 @@
+"""What computes an exported network: ONNX Runtime or OpenVINO; both give the same arrays by name.
+
+Nothing is loaded but the file itself: an ONNX file that points to others is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from detseg.errors import CheckpointError, ConfigError, MissingExtraError
+from detseg.export.runtime.description import KEY
+from detseg.messages import one_line
+from detseg.structures import FloatArray
+
+SUFFIXES = (".onnx", ".xml")
+Outputs = Mapping[str, np.ndarray[Any, Any]]
+
+
+class Engine(Protocol):
+    """A network that is ready to compute.
+
+    Attributes:
+        metadata: what the file says of itself.
+        name, place: what computes where.
+    """
+
+    metadata: Mapping[str, str]
+    name: str
+    place: str
+
+    def __call__(self, images: FloatArray, score_threshold: float | None = None) -> Outputs:
+        """(B, 3, h, w) float32 RGB in [0, 1] → outputs by name; ``score_threshold``: of detections, above the model's
+        own, where the network can leave out what is below."""
+
+
+def open_engine(path: Path, device: str = "auto", threads: int | None = None) -> Engine:
+    """The engine of a file by its suffix.
+
+    Args:
+        path: ``.onnx``, or ``.xml`` beside its ``.bin``.
+        device: ``auto`` (a CUDA GPU if the installed ONNX Runtime has one, else the CPU), ``cpu`` or ``cuda``.
+        threads: how many compute; None: as the engine chooses.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or no network.
+        ConfigError: no such device.
+        MissingExtraError: the engine is not installed.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    return OnnxEngine(path, device, threads) if path.suffix == ".onnx" else OpenvinoEngine(path, device, threads)
+
+
+class OnnxEngine:
+    """ONNX Runtime."""
+
+    name = "ONNX Runtime"
+
+    def __init__(self, path: Path, device: str, threads: int | None) -> None:
+        if find_spec("onnxruntime") is None:
+            raise MissingExtraError(f'{path}: needs onnxruntime: pip install "detseg[onnx]"')
+        import onnxruntime
+
+        there = onnxruntime.get_available_providers()
+        wanted = "CUDAExecutionProvider"
+        if device not in ("auto", "cpu") and not (device.startswith("cuda") and wanted in there):
+            raise ConfigError(f"device: expected auto, cpu{', cuda' if wanted in there else ''}, got {device!r}")
+        use_gpu = wanted in there and device != "cpu"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        providers: list[Any] = [wanted] if use_gpu else []
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, [*providers, "CPUExecutionProvider"])
+        except Exception as error:  # what it raises on damaged bytes is not a closed list
+            raise CheckpointError(f"{path}: damaged, or not an ONNX file ({one_line(error)})") from error
+        self.place = "cuda" if use_gpu else "cpu"
+        self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._thresholds = {item.name for item in self._session.get_overridable_initializers()}
+
+    def __call__(self, images: FloatArray, score_threshold: float | None = None) -> Outputs:
+        """See ``Engine``."""
+        given: dict[str, Any] = {"images": images}
+        if score_threshold is not None and "score_threshold" in self._thresholds:
+            given["score_threshold"] = np.array([np.nextafter(np.float32(score_threshold), np.float32(-1))])
+        return dict(zip(self._outputs, self._session.run(None, given), strict=True))
+
+
+class OpenvinoEngine:
+    """OpenVINO, on the CPU."""
+
+    name = "OpenVINO"
+    place = "cpu"
+
+    def __init__(self, path: Path, device: str, threads: int | None) -> None:
+        if find_spec("openvino") is None:
+            raise MissingExtraError(f'{path}: needs openvino: pip install "detseg[openvino]"')
+        import openvino
+
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"device: OpenVINO files are computed on the CPU here, got {device!r}; leave it out")
+        if not path.with_suffix(".bin").is_file():
+            raise CheckpointError(f"{path}: its weights, {path.with_suffix('.bin').name}, are not beside it; copy both")
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        try:
+            network = openvino.Core().read_model(path)
+            self._compiled = openvino.compile_model(network, "CPU", settings)
+        except Exception as error:  # what it raises on damaged bytes is not a closed list
+            raise CheckpointError(f"{path}: damaged, or not an OpenVINO file ({one_line(error)})") from error
+        has = network.has_rt_info([KEY])
+        self.metadata: Mapping[str, str] = {KEY: str(network.get_rt_info([KEY]).astype(str))} if has else {}
+        self._outputs = [next(iter(output.names)) for output in network.outputs]
+
+    def __call__(self, images: FloatArray, score_threshold: float | None = None) -> Outputs:
+        """See ``Engine``; all detections are computed."""
+        found = self._compiled({"images": images}, share_outputs=False)
+        return {name: found[index] for index, name in enumerate(self._outputs)}

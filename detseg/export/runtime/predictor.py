@@ -1,0 +1,178 @@
+"""Predictors over exported models, without torch: the same results as those of the checkpoint, but for rounding.
+
+Letters: B images, C classes, P candidates of an image, N detections, M cells of a mask, h and w pixels of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from detseg.errors import ConfigError
+from detseg.export.runtime.description import Description
+from detseg.export.runtime.engines import Engine, Outputs, open_engine
+from detseg.ops.letterbox import Letterbox
+from detseg.ops.masks import paste_grid
+from detseg.predict.interface import ImagePredictor, MapPredictor, ObjectPredictor, check_finite, preprocess
+from detseg.predict.results import Detections, SegmentationMap
+from detseg.predict.tiles import softmax
+from detseg.structures import SCORE_THRESHOLD, FloatArray, InstanceMasks, IntArray, UInt8Array
+
+
+def load_exported(
+    path: Path, device: str = "auto", score_threshold: float | None = None, threads: int | None = None
+) -> ImagePredictor[Detections] | ImagePredictor[SegmentationMap]:
+    """The predictor of an exported file; arguments and errors as of ``detseg.load_predictor`` and ``open_engine``."""
+    engine = open_engine(path, device, threads)
+    description = Description.from_metadata(engine.metadata, str(path))
+    if description.task != "semantic":
+        threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
+        return ExportedPredictor(engine, description, threshold)
+    if score_threshold is not None:
+        raise ConfigError(
+            f"{path}: is a segmentation model ({description.model}), which gives every pixel a class and has no score "
+            f"threshold; got {score_threshold}, leave it out"
+        )
+    return ExportedSegmentationPredictor(engine, description)
+
+
+class ExportedPredictor(ObjectPredictor):
+    """Finds objects by an exported network.
+
+    Args:
+        engine: the network.
+        description: what its file says of it.
+        score_threshold: detections below it are left out; 0 keeps all that evaluation counts.
+    """
+
+    def __init__(self, engine: Engine, description: Description, score_threshold: float = SCORE_THRESHOLD) -> None:
+        where = (description.value_range, engine.name, engine.place)
+        super().__init__(description.classes, description.input_hw, *where, score_threshold)
+        self.engine, self.description = engine, description
+
+    def _predict(self, images: list[UInt8Array]) -> list[Detections]:
+        stacked, letterboxes = preprocess(images, self.input_hw)
+        threshold = max(self.score_threshold, self.description.score_threshold)
+        found: list[Detections] = []
+        for part in _parts(len(images), self.description.batch):
+            outputs = self.engine(as_floats(stacked[part]), threshold)
+            for index, letterbox in enumerate(letterboxes[part]):
+                found.append(self._detections(_of_image(outputs, index, self.description), letterbox, threshold))
+        return found
+
+    def _detections(self, found: Outputs, letterbox: Letterbox, threshold: float) -> Detections:
+        """The outputs of one image → its detections, best first, in pixels of the image."""
+        order = np.argsort(-found["scores"], kind="stable")[: self.description.max_detections]
+        order = order[found["scores"][order] >= threshold]
+        boxes = _to_original(found["boxes"][order], letterbox)
+        limit = np.tile(np.array(letterbox.original_hw[::-1], dtype=np.float32), 2)
+        boxes = np.minimum(boxes.clip(min=0), limit)
+        there = ~(boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
+        order, boxes, masks = order[there], boxes[there], None
+        if "masks" in found:
+            regions = _to_original(found["regions"][order], letterbox).tolist()
+            hw, least = letterbox.original_hw, self.description.mask_threshold
+            grids = zip(found["masks"][order], regions, strict=True)
+            masks = InstanceMasks(hw, tuple(paste_grid(grid, region, hw, least) for grid, region in grids))
+        labels = found["labels"][order].astype(np.int64)
+        return Detections(boxes, found["scores"][order], labels, self.classes, masks)
+
+
+class ExportedSegmentationPredictor(MapPredictor):
+    """Labels the pixels of images by an exported network.
+
+    Args:
+        engine: the network.
+        description: what its file says of it.
+    """
+
+    def __init__(self, engine: Engine, description: Description) -> None:
+        where = (description.value_range, engine.name, engine.place)
+        super().__init__(description.classes, description.input_hw, *where)
+        self.engine, self.description = engine, description
+
+    @property
+    def stride(self) -> int:
+        """That of the model."""
+        return self.description.stride
+
+    def logits(self, images: UInt8Array) -> FloatArray:
+        """(B, h, w, 3) uint8 → (B, C, h, w) float32. DetsegError: some are NaN or infinite. ConfigError: the network
+        takes another size alone."""
+        hw = images.shape[1], images.shape[2]
+        if not self.description.any_size and hw != self.description.input_hw:
+            height, width = self.description.input_hw
+            raise ConfigError(
+                f"tile: this export takes images of {height} x {width} alone, got {hw[0]} x {hw[1]}; export it "
+                f"without --static, or predict with the checkpoint"
+            )
+        parts = _parts(len(images), self.description.batch)
+        logits = np.concatenate([self.engine(as_floats(images[part]))["logits"] for part in parts])
+        check_finite(float(logits.min()), float(logits.max()))
+        return logits
+
+    def _scaled(
+        self, inputs: UInt8Array, letterboxes: Sequence[Letterbox], probabilities: bool
+    ) -> list[SegmentationMap]:
+        found = []
+        for logits, letterbox in zip(self.logits(inputs), letterboxes, strict=True):
+            height, width = letterbox.original_hw
+            inside = logits[:, *letterbox.inside]
+            planes = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in inside])
+            labels = planes.argmax(axis=0).astype(np.uint8)
+            found.append(SegmentationMap(labels, self.classes, softmax(planes) if probabilities else None))
+        return found
+
+
+def as_floats(images: UInt8Array) -> FloatArray:
+    """(B, h, w, 3) uint8 → (B, 3, h, w) float32 in [0, 1], which the networks take."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
+
+
+def class_nms(boxes: FloatArray, scores: FloatArray, nms_iou: float) -> IntArray:
+    """(N,) positions, best first, of the boxes of one class that overlap no better one by more than ``nms_iou``;
+    (N, 4) float64 xyxy."""
+    order = np.argsort(-scores, kind="stable")
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    kept = []
+    while len(order):
+        best, rest = order[0], order[1:]
+        kept.append(best)
+        sides = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2])
+        inside = sides.clip(min=0).prod(axis=1)
+        order = rest[inside <= nms_iou * (areas[best] + areas[rest] - inside)]
+    return np.array(kept, dtype=np.int64)
+
+
+def _of_image(outputs: Outputs, index: int, description: Description) -> Outputs:
+    """The detections of one image of a batch."""
+    if "labels" not in outputs:  # NMS is left to us
+        return _suppressed(outputs["boxes"][index], outputs["scores"][index], description)
+    if "image_indices" not in outputs:
+        return outputs
+    own = outputs["image_indices"] == index
+    return {name: values[own] for name, values in outputs.items() if name != "image_indices"}
+
+
+def _suppressed(boxes: FloatArray, scores: FloatArray, description: Description) -> Outputs:
+    """(P, 4) boxes and (C, P) scores of an image → its detections."""
+    parts = []
+    for label, own in enumerate(scores):
+        at = np.flatnonzero(own >= description.score_threshold)
+        at = at[class_nms(boxes[at].astype(np.float64), own[at], description.nms_iou)]
+        parts.append((boxes[at], own[at], np.full(len(at), label)))
+    return dict(zip(("boxes", "scores", "labels"), map(np.concatenate, zip(*parts, strict=True)), strict=True))
+
+
+def _to_original(regions: FloatArray, letterbox: Letterbox) -> FloatArray:
+    """(N, 4) float32 xyxy in input pixels → in pixels of the image, not clipped."""
+    shift = np.array([letterbox.left, letterbox.top] * 2, dtype=np.float32)
+    return (regions - shift) / np.array(letterbox.scale_xy * 2, dtype=np.float32)
+
+
+def _parts(number: int, batch: int | None) -> Iterator[slice]:
+    step = number if batch is None else batch
+    return (slice(start, start + step) for start in range(0, number, max(step, 1)))
