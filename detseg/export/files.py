@@ -51,7 +51,13 @@ def onnx_model(model: nn.Module, description: Description) -> Any:
     program = export_program(model, description)
     with _quiet():
         exported = torch.onnx.export(
-            program, (), dynamo=True, input_names=["images"], output_names=list(names), opset_version=OPSET, verbose=False
+            program,
+            (),
+            dynamo=True,
+            input_names=["images"],
+            output_names=list(names),
+            opset_version=OPSET,
+            verbose=False,
         )
     assert exported is not None
     proto = exported.model_proto

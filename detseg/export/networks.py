@@ -34,6 +34,7 @@ class YoloCandidates(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes and scores of all candidates."""
         decoded = self.model.scheme.decode([raw.float() for raw in self.model(images)])
         boxes = clip_boxes_to_image(decoded.boxes, (images.shape[-2], images.shape[-1]))
         has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1, keepdim=True)
@@ -49,6 +50,7 @@ class RCNNDetections(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The detections of one image."""
         model, heads, hw = self.model, self.model.roi_heads, (images.shape[-2], images.shape[-1])
         features = model.features(images)
         proposals, count = self._propose(features, images, hw)
@@ -71,7 +73,9 @@ class RCNNDetections(nn.Module):
         if not heads.has_masks:
             return tuple(found)
         own_boxes, _, labels = found
-        mask_pool, head, predictor = (cast(Any, part) for part in (heads.mask_pool, heads.mask_head, heads.mask_predictor))
+        mask_pool, head, predictor = (
+            cast(Any, part) for part in (heads.mask_pool, heads.mask_head, heads.mask_predictor)
+        )
         grids = predictor(head(pooled(mask_pool, features, own_boxes, self._scales))).float()
         grids = grids.gather(1, of_labels[labels][:, None, None, None].expand(-1, 1, *grids.shape[2:]))[:, 0]
         regions = torchvision_mask_regions(own_boxes, grids.shape[-1]) if heads.torchvision_masks else own_boxes

@@ -1,17 +1,18 @@
-"""From a checkpoint to the predictor of its task."""
+"""From a checkpoint, or an exported file, to the predictor of its task. Torch is imported for a checkpoint alone."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
-from detseg.errors import ConfigError, path_of
-from detseg.factory import load_model
+from detseg.errors import ConfigError, MissingExtraError, path_of
+from detseg.export.runtime.engines import SUFFIXES
 from detseg.predict.interface import ImagePredictor
-from detseg.tasks import kind_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 def load_predictor(
@@ -26,7 +27,7 @@ def load_predictor(
 
     Args:
         checkpoint: a run directory, whose best checkpoint counts, or a file: ``.ckpt`` of a run, whose averaged weights
-            are used where it has them, or ``.safetensors``.
+            are used where it has them, ``.safetensors``, or ``.onnx`` or ``.xml`` of `detseg export`.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         score_threshold: of a detector: detections below it are left out, in [0, 1]; 0 keeps all that evaluation counts
             (scores above the model's own, very low threshold). None: 0.3; the table of an evaluation says which is best
@@ -36,8 +37,9 @@ def load_predictor(
         model: a module of your own, whose weights the checkpoint holds; None: the model that its settings describe.
 
     Returns:
-        A ``Predictor`` of ``Detections``, or a ``SegmentationPredictor`` of ``SegmentationMap``, as the model of the
-        checkpoint is. Its results are typed ``Any``, since only the file knows; ``isinstance``, or an annotation as in
+        A predictor of ``Detections`` or of ``SegmentationMap``, as the model is: of a checkpoint a ``Predictor`` or a
+        ``SegmentationPredictor``, else an ``ExportedPredictor`` or an ``ExportedSegmentationPredictor``. Its results
+        are typed ``Any``, since only the file knows; ``isinstance``, or an annotation as in
         ``predictor: ImagePredictor[Detections] = load_predictor(path)``, tells a type checker.
 
     Raises:
@@ -45,8 +47,20 @@ def load_predictor(
             not given.
         ConfigError: an argument is wrong, this machine has no such device, or the model gives no scores to threshold.
     """
+    path = path_of("checkpoint", checkpoint)
+    if path.suffix in SUFFIXES:
+        if compile or model is not None:
+            raise ConfigError(f"{path}: is exported; compile and model are for checkpoints, leave them out")
+        from detseg.export.runtime.predictor import load_exported
+
+        return load_exported(path, device, score_threshold)
+    if find_spec("torch") is None:
+        raise MissingExtraError(f'{path}: a checkpoint needs torch: pip install "detseg[torch]"; or export it as ONNX')
+    from detseg.factory import load_model
+    from detseg.tasks import kind_of
+
     target = find_device(device)  # first, since it is quick to say
-    trained, config, contents = load_model(path_of("checkpoint", checkpoint), model)
+    trained, config, contents = load_model(path, model)
     kind = kind_of(config.model)
     if score_threshold is not None and not kind.finds_objects:
         raise ConfigError(
@@ -61,6 +75,8 @@ def load_predictor(
 def find_device(device: str) -> torch.device:
     """The device of a name (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``auto``: a CUDA GPU if there is one. ConfigError:
     this machine, or this build of torch, has no such device."""
+    import torch
+
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
