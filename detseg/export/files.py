@@ -18,18 +18,21 @@ from detseg.export.runtime.description import KEY, Description
 from detseg.structures import FloatArray
 
 OPSET = 18
-_MOST_IMAGES, _LONGEST_SIDE = 4096, 1 << 15  # bounds of what is dynamic, which the exporter wants
+_MOST_IMAGES, _MOST_CELLS = 4096, 1024  # bounds of what is dynamic, which the exporter wants
 
 
 def export_program(model: nn.Module, description: Description) -> torch.export.ExportedProgram:
     """The network as a program of ``torch.export``; ``model``: folded, on the CPU, in evaluation mode."""
     network, _ = network_of(model)
+    hw, stride = description.input_hw, description.stride
+    if description.any_size:  # in whole cells, of which the exporter can prove that maps of all strides fit together
+        hw = tuple(-(-side // stride) * stride for side in hw)
     # Two images, since the exporter takes a size of 1 for a constant.
-    example = torch.zeros(description.batch or 2, 3, *description.input_hw)
+    example = torch.zeros(description.batch or 2, 3, *hw)
     dynamic: dict[int, Any] = {} if description.batch else {0: torch.export.Dim("batch", min=1, max=_MOST_IMAGES)}
     if description.any_size:
-        sides = {2: "height", 3: "width"}
-        dynamic |= {axis: torch.export.Dim(name, min=1, max=_LONGEST_SIDE) for axis, name in sides.items()}
+        sides = {2: "rows", 3: "columns"}
+        dynamic |= {axis: stride * torch.export.Dim(name, min=1, max=_MOST_CELLS) for axis, name in sides.items()}
     with _quiet():
         return torch.export.export(network, (example,), dynamic_shapes=(dynamic,) if dynamic else None, strict=False)
 

@@ -158,6 +158,7 @@ def describe(
         batch=1 if static_hw or isinstance(model, RCNNDetector) else None,
         any_size=task == "semantic" and static_hw is None,
         stride=stride,
+        padding=tuple(model.normalize.mean.flatten().tolist()),  # type: ignore[union-attr,arg-type]
         value_range=config.data.value_range,
         origin=_origin(contents, checkpoint),
         **limits,

@@ -27,8 +27,10 @@ class Description:
         classes: names and source values of the labels.
         input_hw: height and width of the network input, pixels.
         batch: the number of images that it takes at a time; None: any.
-        any_size: whether other sizes than ``input_hw`` are taken, multiples of ``stride``.
+        any_size: whether the network takes all multiples of ``stride`` instead of ``input_hw`` alone; images of other
+            sizes are padded.
         stride: input pixels per cell of the coarsest map.
+        padding: of each channel, what images are padded by, in [0, 1].
         nms: whether NMS is inside; else it is computed afterwards. False where there is none.
         score_threshold, nms_iou, max_detections: of the model's detections.
         mask_threshold: probability from which a pixel belongs to an object.
@@ -44,6 +46,7 @@ class Description:
     batch: int | None
     any_size: bool
     stride: int
+    padding: tuple[float, float, float] = (0.0, 0.0, 0.0)
     nms: bool = False
     score_threshold: float = 0.0
     nms_iou: float = 0.0
@@ -69,6 +72,7 @@ class Description:
             table = content.pop("classes")
             classes = ClassTable(tuple(table["names"]), tuple(table["source_ids"]))
             height, width = content.pop("input_hw")
+            content["padding"] = tuple(content["padding"])
             limits = content.pop("value_range")
             value_range: Any = tuple(limits) if isinstance(limits, list) else limits
             return cls(**content, classes=classes, input_hw=(int(height), int(width)), value_range=value_range)

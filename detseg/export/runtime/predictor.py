@@ -110,9 +110,20 @@ class ExportedSegmentationPredictor(MapPredictor):
                 f"without --static, or predict with the checkpoint"
             )
         parts = _parts(len(images), self.description.batch)
-        logits = np.concatenate([self.engine(as_floats(images[part]))["logits"] for part in parts])
+        logits = np.concatenate([self.engine(self._padded(as_floats(images[part])))["logits"] for part in parts])
+        logits = logits[:, :, : hw[0], : hw[1]]
         check_finite(float(logits.min()), float(logits.max()))
         return logits
+
+    def _padded(self, images: FloatArray) -> FloatArray:
+        """Padded at the right and at the bottom, as the model does it itself."""
+        if not self.description.any_size:
+            return images
+        height, width = (-(-side // self.stride) * self.stride for side in images.shape[2:])
+        padded = np.empty((*images.shape[:2], height, width), dtype=np.float32)
+        padded[:] = np.array(self.description.padding, dtype=np.float32)[:, None, None]
+        padded[:, :, : images.shape[2], : images.shape[3]] = images
+        return padded
 
     def _scaled(
         self, inputs: UInt8Array, letterboxes: Sequence[Letterbox], probabilities: bool

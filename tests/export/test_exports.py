@@ -1,0 +1,279 @@
+"""Exported files against the checkpoints that they were made of, and what is wrong with others."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import nms
+
+from detseg.checkpoint import read_model_checkpoint
+from detseg.cli import main
+from detseg.errors import CheckpointError, ConfigError
+from detseg.export.networks import network_of
+from detseg.export.run import ExportError, export_checkpoint
+from detseg.export.runtime.description import KEY, Description
+from detseg.export.runtime.engines import open_engine
+from detseg.export.runtime.predictor import class_nms
+from detseg.predict import Detections, load_predictor
+from detseg.structures import ClassTable
+from tests.models.rcnn.small import small_detector, spread_outputs
+from tests.predict.networks import noise
+from tests.tiny import TinyRun
+
+pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def yolo(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_checkpoint(tiny_run.run_dir, "onnx", tmp_path_factory.mktemp("yolo") / "yolo.onnx")
+
+
+@pytest.fixture(scope="module")
+def unet(tiny_segmentation: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_checkpoint(tiny_segmentation.run_dir, "onnx", tmp_path_factory.mktemp("unet") / "unet.onnx")
+
+
+@pytest.fixture(scope="module")
+def masks(tiny_instances: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_checkpoint(tiny_instances.run_dir, "onnx", tmp_path_factory.mktemp("masks") / "masks.onnx")
+
+
+def images_of(run: TinyRun) -> list[Any]:
+    """Files, and an image that holds nothing."""
+    files = sorted(path for path in run.data_root.rglob("*") if path.suffix in (".png", ".jpg"))
+    photos = [path for path in files if "Segmentation" not in path.parent.name][:5]
+    return [*photos, noise(40, 90), np.zeros((64, 30, 3), dtype=np.uint8)]
+
+
+def assert_same(one: Detections, other: Detections) -> None:
+    """But for rounding: the boxes by a hundredth of a pixel, the masks by pixels on their outlines."""
+    assert len(one) == len(other)
+    np.testing.assert_allclose(other.boxes, one.boxes, atol=0.01)
+    np.testing.assert_allclose(other.scores, one.scores, atol=1e-4)
+    np.testing.assert_array_equal(other.labels, one.labels)
+    if one.masks is not None:
+        assert other.masks is not None
+        for index in range(len(one)):
+            assert (one.masks.mask(index) != other.masks.mask(index)).sum() <= 2
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("threshold", [0.0, 0.4])
+def test_a_yolo_finds_the_same(yolo: Path, tiny_run: TinyRun, threshold: float, batch_size: int) -> None:
+    images = images_of(tiny_run)
+    exported = load_predictor(yolo, score_threshold=threshold)
+    original = load_predictor(tiny_run.run_dir, "cpu", threshold)
+    assert exported.classes == original.classes
+    found = original(images, batch_size)
+    assert sum(map(len, found)) > 5
+    for one, other in zip(found, exported(images, batch_size), strict=True):
+        assert_same(one, other)
+
+
+def test_a_mask_rcnn_finds_the_same(masks: Path, tiny_instances: TinyRun) -> None:
+    images = images_of(tiny_instances)
+    found = load_predictor(tiny_instances.run_dir, "cpu", 0.1)(images)
+    assert sum(map(len, found)) > 5
+    assert not len(found[-1])  # nothing is found, and nothing breaks
+    for one, other in zip(found, load_predictor(masks, score_threshold=0.1)(images, batch_size=4), strict=True):
+        assert_same(one, other)
+
+
+def test_a_unet_labels_the_same(unet: Path, tiny_segmentation: TinyRun) -> None:
+    images = images_of(tiny_segmentation)
+    original, exported = load_predictor(tiny_segmentation.run_dir, "cpu"), load_predictor(unet)
+    for options in ({}, {"tile": (32, 64), "overlap": 16}):
+        pairs = zip(original(images, 3, **options), exported(images, 3, **options), strict=True)
+        for one, other in pairs:
+            assert one.labels.shape == other.labels.shape
+            assert (one.labels != other.labels).mean() < 2e-3  # where two classes are equal but for rounding
+    chances = exported(images[0], probabilities=True).probabilities
+    np.testing.assert_allclose(chances, original(images[0], probabilities=True).probabilities, atol=1e-3)
+
+
+@pytest.mark.parametrize("output_of_label", [None, (2, 4)])
+@pytest.mark.parametrize("masks", [False, True])
+def test_the_graph_of_a_two_stage_detector_is_the_detector(
+    masks: bool, output_of_label: tuple[int, ...] | None
+) -> None:
+    """The same boxes in the same order of scores, without any exporter."""
+    torch.manual_seed(0)
+    model = small_detector(5, masks, output_of_label=output_of_label, max_detections=1000).eval()
+    spread_outputs(model)
+    network, names = network_of(model)
+    for seed in range(3):
+        image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            (expected,), outputs = model.predict(image), dict(zip(names, network(image), strict=True))
+        order = outputs["scores"].argsort(descending=True, stable=True)
+        assert len(expected) > 10
+        torch.testing.assert_close(outputs["scores"][order], expected.scores)
+        torch.testing.assert_close(outputs["boxes"][order], expected.boxes)
+        if masks:
+            assert expected.grids is not None
+            torch.testing.assert_close(outputs["masks"][order], expected.grids.probabilities)
+
+
+def test_nms_outside_and_a_fixed_size(tiny_run: TinyRun, tmp_path: Path) -> None:
+    path = tmp_path / "plain.onnx"
+    export_checkpoint(tiny_run.run_dir, "onnx", path, nms=False, static_hw=(64, 96))
+    engine = open_engine(path)
+    raw = engine(np.zeros((1, 3, 64, 96), dtype=np.float32))
+    assert raw["boxes"].shape[0] == raw["scores"].shape[0] == 1
+    assert raw["scores"].shape[1:] == (3, raw["boxes"].shape[1])
+    original: Any = load_predictor(tiny_run.run_dir, "cpu", 0.1)
+    original.input_hw = (64, 96)
+    images = images_of(tiny_run)
+    for one, other in zip(original(images), load_predictor(path, score_threshold=0.1)(images, 3), strict=True):
+        assert_same(one, other)
+
+
+def test_nms_of_the_runtime_is_torchvisions() -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 50, (200, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(1, 30, (200, 2))], axis=1)
+    scores = rng.random(200).round(1)
+    order = np.argsort(-scores, kind="stable")
+    kept = nms(torch.from_numpy(boxes[order]), torch.arange(200, 0, -1).double(), 0.4).numpy()
+    assert class_nms(boxes, scores, 0.4).tolist() == order[kept].tolist()
+    assert len(class_nms(boxes[:0], scores[:0], 0.4)) == 0
+
+
+def test_what_the_file_says_of_itself(yolo: Path, tiny_run: TinyRun) -> None:
+    import onnx
+
+    model = onnx.load(yolo)
+    onnx.checker.check_model(model, full_check=True)
+    said = Description.from_metadata({entry.key: entry.value for entry in model.metadata_props}, "")
+    assert said.classes == read_model_checkpoint(tiny_run.best).classes
+    assert (said.task, said.model, said.input_hw, said.batch, said.nms) == ("detection", "yolo", (64, 64), None, True)
+    assert set(said.origin["data"]) == {"train", "val"}
+    assert {one.domain: one.version for one in model.opset_import}[""] == 18
+
+
+def test_a_certificate(yolo: Path, tiny_run: TinyRun) -> None:
+    said = json.loads(yolo.with_suffix(".json").read_text())
+    assert said["original"] == pytest.approx(tiny_run.evaluate().numbers["AP"], abs=1e-9)
+    assert said["change"] == pytest.approx(said["exported"] - said["original"])
+    assert abs(said["change"]) < 1e-3
+    assert said["box_error"] < 0.01
+    assert said["unmatched"] == 0
+    assert said["bytes"] == yolo.stat().st_size
+    assert set(said["by_class"]) == set(read_model_checkpoint(tiny_run.best).classes.names)
+
+
+def test_an_export_that_loses_too_much_is_deleted(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged weight stands for whatever goes wrong."""
+    import onnx
+
+    from detseg.export import run as export_run
+
+    def damaged(*arguments: Any) -> Any:
+        model = write(*arguments)
+        for weight in model.graph.initializer:
+            if weight.data_type == onnx.TensorProto.FLOAT and len(weight.dims) == 4:
+                values = onnx.numpy_helper.to_array(weight) * 0
+                weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+        return model
+
+    write = export_run.onnx_model
+    monkeypatch.setattr(export_run, "onnx_model", damaged)
+    with pytest.raises(ExportError, match=r"AP changes by -0\.\d+, and may by -0\.01; it was deleted; see .*\.json"):
+        export_checkpoint(tiny_run.run_dir, "onnx", tmp_path / "bad.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.json"]
+
+
+def test_openvino_finds_the_same(tiny_run: TinyRun, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    path = export_checkpoint(tiny_run.run_dir, "openvino", tmp_path / "yolo.xml")
+    images = images_of(tiny_run)
+    for one, other in zip(
+        load_predictor(tiny_run.run_dir, "cpu", 0.3)(images),
+        load_predictor(path, score_threshold=0.3)(images, 3),
+        strict=True,
+    ):
+        assert_same(one, other)
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(CheckpointError, match=r"its weights, yolo\.bin, are not beside it; copy both"):
+        load_predictor(path)
+
+
+def test_no_torch_is_needed(yolo: Path, unet: Path, tiny_run: TinyRun, tmp_path: Path) -> None:
+    """The same results where importing torch fails."""
+    image = images_of(tiny_run)[0]
+    shutil.copy(image, tmp_path / image.name)
+    program = (
+        "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"
+        "import detseg, json\n"
+        f"found = detseg.load_predictor({str(yolo)!r}, score_threshold=0.1)({str(image)!r})\n"
+        f"labels = detseg.load_predictor({str(unet)!r})({str(image)!r}).labels\n"
+        "print(json.dumps([found.boxes.tolist(), found.scores.tolist(), labels.shape]))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    boxes, scores, shape = json.loads(answer.stdout.splitlines()[-1])
+    expected = load_predictor(tiny_run.run_dir, "cpu", 0.1)(image)
+    np.testing.assert_allclose(boxes, expected.boxes, atol=0.01)
+    np.testing.assert_allclose(scores, expected.scores, atol=1e-4)
+    assert tuple(shape) == (expected.image.shape[0], expected.image.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--precision", "int8"], "--precision int8: --format onnx has no such; take --format openvino"),
+        (["--static", "60", "64"], r"--static 60 64: expected multiples of \d+, the model's coarsest stride"),
+        (["--tolerance", "7"], "--tolerance: expected a number from 0 to 1"),
+        (["model.name=fcn"], r"only data\.\* and evaluation\.\* can be changed"),
+    ],
+)
+def test_wrong_commands_are_one_line(
+    arguments: list[str], line: str, tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(tiny_run.run_dir), *arguments]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert re.search(line, error)
+
+
+def test_files_that_are_no_exports(yolo: Path, tmp_path: Path) -> None:
+    import onnx
+
+    (tmp_path / "text.onnx").write_text("not a network")
+    with pytest.raises(CheckpointError, match=r"text\.onnx: damaged, or not an ONNX file"):
+        load_predictor(tmp_path / "text.onnx")
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_predictor(tmp_path / "none.onnx")
+    model = onnx.load(yolo)
+    for name, text, line in (
+        ("other", "{}", "not an export of detseg"),
+        (KEY, "{", "what it says of the model is damaged"),
+        (KEY, '{"format": 7}', "export format 7, this version reads format 1"),
+    ):
+        onnx.helper.set_model_props(model, {name: text})
+        onnx.save(model, tmp_path / "changed.onnx")
+        with pytest.raises(CheckpointError, match=line):
+            load_predictor(tmp_path / "changed.onnx")
+    with pytest.raises(ConfigError, match="device: expected auto, cpu"):
+        load_predictor(yolo, "mps")
+    with pytest.raises(ConfigError, match="is exported; compile and model are for checkpoints"):
+        load_predictor(yolo, compile=True)
+
+
+def test_a_description_comes_back() -> None:
+    classes = ClassTable(("cat", "dog"), (7, 9))
+    one = Description(
+        "instance", "mask_rcnn", classes, (64, 96), 1, False, 32, True, 0.05, 0.5, 100, value_range=(0, 4095)
+    )
+    assert Description.from_metadata({KEY: one.to_json()}, "") == one
