@@ -33,7 +33,14 @@ from detseg.evaluation.report.detection_page import DetectionReport, Images
 from detseg.evaluation.report.gallery import Gallery
 from detseg.evaluation.report.map_page import MapReport, Triple, legend
 from detseg.evaluation.report.maps import MapStudy
-from detseg.evaluation.report.sections import Section, facts_table, headline, training_curves, what_next_section
+from detseg.evaluation.report.sections import (
+    Section,
+    facts_table,
+    headline,
+    interval_text,
+    training_curves,
+    what_next_section,
+)
 from detseg.evaluation.results_file import results_evaluator
 from detseg.evaluation.run import evaluated, evaluation_config, open_split_for, report_folder
 from detseg.evaluation.what_next import Part, what_next
@@ -271,11 +278,12 @@ def _write(
     sections = [*found.sections(gallery), *more, measured, *(part for part in background if part[2])]
     lines = [*found.in_short(), *found.result.explain(), *verdicts]
     parts = [f"<h1>{html_text(title)}</h1>", headline(found.result.headline, found.intervals)]
-    parts.append(
-        '<p class="soft">Small numbers: 95 % intervals, of 1000 bootstrap resamples: where the number would lie on '
-        "average over sets of as many such images. They are too narrow where images resemble one another, such as "
-        "frames of a video.</p>"
-    )
+    if any(map(interval_text, found.intervals.values())):
+        parts.append(
+            '<p class="soft">Small numbers: 95 % intervals, of 1000 bootstrap resamples: where the number would lie on '
+            "average over sets of as many such images. They are too narrow where images resemble one another, such as "
+            "frames of a video.</p>"
+        )
     parts.append(f'<ul class="short">{"".join(f"<li>{html_text(line)}</li>" for line in lines)}</ul>')
     links = "".join(f'<a href="#{anchor}">{html_text(name)}</a> ' for anchor, name, _ in sections)
     parts.append(f"<nav>{links}</nav>")

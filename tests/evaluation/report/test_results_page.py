@@ -75,6 +75,7 @@ def test_boxes_in_other_coordinates_are_not_the_labels_fault(mistake: str, tmp_p
     assert "it is not the labels that are wrong" in text
     assert "The weakest class" not in text  # both have 0.000
     assert "0.000 to 0.000" not in text
+    assert "Small numbers" not in text
     good = page_of(tmp_path, truth, [*found_of(truth)[:-1], {**found_of(truth)[-1], "bbox": [0, 0, 60, 60]}])
     assert "1 label may be wrong or missing" in good
     assert "The weakest class is class1" in good
