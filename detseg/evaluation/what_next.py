@@ -345,12 +345,17 @@ def _evaluated(
     device: torch.device,
     part: Part,
 ) -> tuple[Evaluator, Samples]:
-    evaluator, seed = evaluated(model, dataset, config, contents.classes, device, keep_images=True), _SEEDS[part]
+    evaluator = evaluated(model, dataset, config, contents.classes, device, keep_images=True)
+    return evaluator, _samples(evaluator, _SEEDS[part])
+
+
+def _samples(evaluator: Evaluator, seed: int) -> Samples:
     if isinstance(evaluator, SegmentationEvaluator):
-        return evaluator, segmentation_samples(*evaluator.image_counts, seed=seed)
+        return segmentation_samples(*evaluator.image_counts, seed=seed)
     assert isinstance(evaluator, DetectionEvaluator)
-    limits = evaluator.max_detections, evaluator.f1_iou
-    return evaluator, detection_samples(evaluator.records, evaluator.classes, *limits, seed=seed)
+    return detection_samples(
+        evaluator.records, evaluator.classes, evaluator.max_detections, evaluator.f1_iou, seed=seed
+    )
 
 
 def _sizes(dataset: AnyDataset, evaluator: Evaluator, config: ExperimentConfig) -> tuple[dict[str, float], float]:
