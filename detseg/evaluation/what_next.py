@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
+from torch import nn
 
 from detseg.checkpoint import BEST, ModelCheckpoint
 from detseg.config.schema.experiment import ExperimentConfig
@@ -242,6 +244,7 @@ def what_next(
     metric: str | None = None,
     overrides: Sequence[str] = (),
     device: str = "auto",
+    known: Mapping[Part, tuple[Evaluator, Samples]] | None = None,
 ) -> WhatNext:
     """Score a model on all parts of its data, and read the gaps between them.
 
@@ -257,9 +260,11 @@ def what_next(
         metric: by which gaps are read; None: the first of ``PREFERRED``.
         overrides: of ``data`` and ``evaluation``.
         device: ``auto``, ``cpu``, ``cuda``, ...
+        known: of parts that were evaluated already with these overrides, the evaluator (of label maps with
+            ``keep_images``) and the samples of its bootstrap; of val, whose seed is that of all other reports.
 
     Raises:
-        DetsegError: the checkpoint is missing or wrong, or there is no such metric.
+        DetsegError: the checkpoint is missing or wrong, there is no such metric, or the train-dev set cannot be opened.
     """
     if human is not None and not 0 < human <= 1:
         raise ConfigError(f"human level: expected a number above 0 and up to 1, such as 0.95, got {human:g}")
@@ -270,8 +275,7 @@ def what_next(
     scores, facts = dict[Part, Scored](), Facts(still_rising)
     for part, (config, dataset) in opened.items():
         logger.info(f"{part}: {counted(len(dataset), 'image')} of {dataset.name}")
-        evaluator = evaluated(model, dataset, config, contents.classes, target, keep_images=True)
-        samples = _samples(evaluator, _SEEDS[part])
+        evaluator, samples = (known or {}).get(part) or _evaluated(model, dataset, config, contents, target, part)
         metric = metric or next(name for name in PREFERRED if name in samples.numbers)
         if metric not in samples.numbers:
             raise ConfigError(f"metric: there is no {metric}; choose from {', '.join(samples.numbers)}")
@@ -314,6 +318,8 @@ def _open(
         except CheckpointError:
             raise
         except DataError as error:
+            if part == "train-dev":  # which was named
+                raise
             notes.append(f"{part} is left out: {error}")
     if not opened:
         raise DataError(f"{checkpoint}: there is nothing to score: {'; '.join(notes)}")
@@ -329,6 +335,18 @@ def _as_many(dataset: AnyDataset, number: int, notes: list[str]) -> AnyDataset:
     chosen = np.sort(np.random.default_rng(0).choice(len(dataset), number, replace=False))
     notes.append(f"train: {number} of {len(dataset)} images, as many as val has, by seed 0; without augmentation.")
     return dataset.subset(chosen.tolist())
+
+
+def _evaluated(
+    model: nn.Module,
+    dataset: AnyDataset,
+    config: ExperimentConfig,
+    contents: ModelCheckpoint,
+    device: torch.device,
+    part: Part,
+) -> tuple[Evaluator, Samples]:
+    evaluator = evaluated(model, dataset, config, contents.classes, device, keep_images=True)
+    return evaluator, _samples(evaluator, _SEEDS[part])
 
 
 def _samples(evaluator: Evaluator, seed: int) -> Samples:

@@ -13,9 +13,13 @@ import pytest
 from detseg.checkpoint import read_raw_checkpoint, save_atomically
 from detseg.config.load import load_config
 from detseg.errors import DetsegError
+from detseg.evaluation.run import evaluated, evaluation_config, open_split_for
 from detseg.evaluation.what_next import Part, Scored, gaps, what_next
+from detseg.factory import load_model
 from detseg.messages import rendered
-from detseg.metrics.bootstrap import resamples
+from detseg.metrics.bootstrap import detection_samples, resamples
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.predict import find_device
 from tests.tiny import TinyRun
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -119,6 +123,23 @@ def test_the_scores_are_those_of_evaluate(tiny_run: TinyRun) -> None:
     content = json.loads(json.dumps(found.to_dict()))
     assert content["verdict"] == found.verdict
     assert found.metric in rendered(found.table())
+
+
+def test_what_was_evaluated_already_is_not_evaluated_again(tiny_run: TinyRun) -> None:
+    """Told by the images of another split."""
+    model, _, contents = load_model(tiny_run.best)
+    config = evaluation_config(contents.config, "tiny", ())
+    dataset = open_split_for(config, "test", contents.classes, tiny_run.best)
+    evaluator = evaluated(model, dataset, config, contents.classes, find_device("cpu"))
+    assert isinstance(evaluator, DetectionEvaluator)
+    samples = detection_samples(evaluator.records, evaluator.classes, evaluator.max_detections, evaluator.f1_iou)
+    found = what_next(tiny_run.best, splits=["train", "val"], known={"val": (evaluator, samples)}, device="cpu")
+    assert found.scores["val"][0] == tiny_run.evaluate(split="test").numbers["AP50"]
+
+
+def test_a_train_dev_set_that_cannot_be_opened_is_an_error(tiny_run: TinyRun) -> None:
+    with pytest.raises(DetsegError, match=r"nope\.txt"):
+        what_next(tiny_run.best, train_dev=["data.val_split=nope"], device="cpu")
 
 
 def test_of_label_maps_and_of_parts_that_are_missing(

@@ -14,7 +14,7 @@ from detseg.draw import draw_boxes
 from detseg.draw.charts import bars_chart
 from detseg.draw.page import html_table, html_text
 from detseg.evaluation.details import ERROR_MEANINGS, intervals_of
-from detseg.evaluation.report.gallery import Exhibit, Gallery, jpeg, side_by_side
+from detseg.evaluation.report.gallery import Exhibit, Gallery, side_by_side
 from detseg.evaluation.report.label_errors import Doubt, Suspect, suspects
 from detseg.evaluation.report.outcomes import (
     NOT_KEPT,
@@ -33,6 +33,7 @@ from detseg.evaluation.report.sections import (
     calibration_chart,
     class_intervals,
     confusion_table,
+    interval_text,
     operating_point,
     sortable_table,
     with_interval,
@@ -52,6 +53,7 @@ _LOWEST_SCORE = (
 )
 _SHOWN, _SUSPECTS_SHOWN = 6, 12
 _SUSPECT = 0.7
+_LEARNED = 0.1  # AP50 from which the model's doubts of its labels count
 ALL = "all classes"
 
 _SIZES = (8, 16, 32, 64, 128)
@@ -131,8 +133,16 @@ class DetectionReport:
         return error_kinds(self.records, self.classes, iou_type="segm" if self.result.masks is not None else "bbox")
 
     @cached_property
+    def are_probabilities(self) -> bool:
+        """Whether all scores may be."""
+        scores = self.records.detection_scores
+        return bool(((scores >= 0) & (scores <= 1)).all())
+
+    @cached_property
     def suspects(self) -> list[Suspect]:
-        """Labels that are probably wrong."""
+        """Labels that are probably wrong; none where the model has no say in it."""
+        if not self.are_probabilities or self._ap50 < _LEARNED:
+            return []
         return suspects(self.records, np.array(self.result.by_class["recall"]))
 
     @cached_property
@@ -148,12 +158,18 @@ class DetectionReport:
     def in_short(self) -> Iterator[str]:
         """What one should know first, a sentence each."""
         name, value = next(iter(self.result.headline.items()))
-        low, high = self.intervals.get(name, (math.nan, math.nan))
         if math.isnan(value):
             yield f"{name} is not defined: there is nothing to find."
             return
-        sure = "" if math.isnan(low) else f" (95 % interval {low:.3f} to {high:.3f})"
+        sure = interval_text(self.intervals.get(name))
+        sure = sure and f" (95 % interval {sure})"
         yield f"{name} is {value:.3f}{sure}."
+        if not self.are_probabilities:
+            scores = self.records.detection_scores
+            yield (
+                f"Scores are from {scores.min():g} to {scores.max():g}, not from 0 to 1: as they are no probabilities, "
+                "labels to check and calibration are left out."
+            )
         kinds, to_find = self.outcomes.kinds, self.outcomes.to_find
         kept, right = int((kinds > NOT_KEPT).sum()), int((kinds == RIGHT).sum())
         found = int((self.outcomes.found & to_find).sum())
@@ -168,9 +184,9 @@ class DetectionReport:
             parts = [f"{kind} ({ERROR_MEANINGS[kind]}; {gain:+.3f})" for kind, gain in costs]
             yield f"The errors that cost most AP50{self._of_masks}: {', then '.join(parts)}."
         with_objects = [row for row in self.result.classes if row.num_objects]
-        if len(with_objects) > 1:
-            weakest = min(with_objects, key=lambda row: row.ap)
-            strongest = max(with_objects, key=lambda row: row.ap)
+        weakest = min(with_objects, key=lambda row: row.ap)
+        strongest = max(with_objects, key=lambda row: row.ap)
+        if f"{weakest.ap:.3f}" != f"{strongest.ap:.3f}":
             yield (
                 f"{self._boxes}The weakest class is {weakest.name} (AP {weakest.ap:.3f}, "
                 f"{counted(weakest.num_objects, 'object')}), the strongest "
@@ -179,6 +195,10 @@ class DetectionReport:
         if num := sum(suspect.doubt >= _SUSPECT for suspect in self.suspects):
             what = "may be wrong or missing (the model is sure of something else); look at them before you train longer"
             yield f"{counted(num, 'label')} {what}."
+
+    @property
+    def _ap50(self) -> float:
+        return (self.result.coco if self.result.masks is None else self.result.masks.summary)["AP50"]
 
     @property
     def _boxes(self) -> str:
@@ -211,6 +231,8 @@ class DetectionReport:
             yield "errors", "Errors, by picture", self._pictures(gallery)
         yield "labels", "Labels to check", self._labels(gallery)
         yield "slices", "Where it fails", self._slices()
+        if not self.are_probabilities:
+            return
         found = calibration(*self._scores(), lowest=_LOWEST_SCORE)
         text = (
             f"<p>Expected calibration error {format_number(found.error)}: by so much a score and the fraction of the "
@@ -247,9 +269,11 @@ class DetectionReport:
             (str(kind), ERROR_MEANINGS[kind], str(errors.counts[kind]), f"{gain:+.3f}")
             for kind, gain in sorted(shown, key=lambda item: -item[1])
         ]
+        differs = f"{errors.ap50:.3f}" != f"{self._ap50:.3f}"
+        why = ", as TIDE counts the best 100 detections of an image, of all classes together" if differs else ""
         text = (
-            f"<p>Detections of any score. AP50{self._of_masks} by these rules is {errors.ap50:.3f}. Without any wrong "
-            f"detection it would be {errors.ap50 + errors.false_positive_gain:.3f}, without missed objects "
+            f"<p>Detections of any score. AP50{self._of_masks} by these rules is {errors.ap50:.3f}{why}. Without any "
+            f"wrong detection it would be {errors.ap50 + errors.false_positive_gain:.3f}, without missed objects "
             f"{errors.ap50 + errors.false_negative_gain:.3f}. Each kind alone (TIDE, Bolya et al. 2020):</p>"
         )
         return f'{text}<div class="row">{chart}<div>{sortable_table(head, rows)}</div></div>'
@@ -347,13 +371,17 @@ class DetectionReport:
         )
 
     def _pictures(self, gallery: Gallery) -> str:
-        parts = ["<p>Blue: the label; orange: the detection. A click shows the whole image.</p>"]
+        parts = ["<p>Blue: the label; orange: the detection. A click shows the whole image, and these in it.</p>"]
         for title, exhibits in self.exhibits():
             if exhibits:
                 parts += [f"<h3>{html_text(title)}</h3>", self._shown(exhibits, gallery)]
         return "".join(parts)
 
     def _labels(self, gallery: Gallery) -> str:
+        if not self.are_probabilities:
+            return "<p>None, as scores are not from 0 to 1, and so say nothing on how sure the model is.</p>"
+        if self._ap50 < _LEARNED:
+            return f"<p>None: where AP50{self._of_masks} is below {_LEARNED}, it is not the labels that are wrong.</p>"
         chosen = [suspect for suspect in self.suspects if suspect.doubt >= _SUSPECT]
         # A label that the model does not see may be the model's fault: its doubt is never so large.
         counts = {kind: sum(suspect.kind == kind for suspect in chosen) for kind in Doubt if kind is not Doubt.NOTHING}
@@ -377,7 +405,7 @@ class DetectionReport:
         for exhibit in exhibits:
             image = self.images.read(exhibit.image)
             if exhibit.image not in gallery.wholes:
-                gallery.wholes[exhibit.image] = jpeg(self._whole(exhibit.image, image))
+                gallery.wholes[exhibit.image] = self._whole(exhibit.image, image)
             rows.append((exhibit, self.images.names[exhibit.image], image))
         return gallery.figures(rows)
 

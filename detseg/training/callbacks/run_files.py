@@ -18,6 +18,8 @@ from detseg.checkpoint.provenance import describe_start, read_run_file, write_ru
 from detseg.config.load import config_to_dict, config_to_yaml
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.draw import class_legend, contact_sheet, write_image
+from detseg.errors import DataError
+from detseg.messages import one_line
 from detseg.structures import Batch, UInt8Array
 from detseg.training.task import Task
 from detseg.training.tracking.tracker import trackers_of
@@ -30,13 +32,17 @@ _MOST_NAMED = 30  # classes of the legend: of more those of the truth are named,
 
 def best_epoch(table: Path, metric: str) -> dict[str, str]:
     """The row of a ``metrics.csv`` of the epoch that ``best.ckpt`` holds, with the highest ``metric``: of equal ones
-    the first, of undefined ones (NaN) the last; empty where no epoch was validated, or no file written."""
+    the first, of undefined ones (NaN) the last; empty where no epoch was validated, or no file written. DataError: it
+    is damaged."""
     best: dict[str, str] = {}
     if table.is_file():
-        with table.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row.get(metric) and (not best or not float(row[metric]) <= float(best[metric])):
-                    best = row
+        try:
+            with table.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    if row.get(metric) and (not best or not float(row[metric]) <= float(best[metric])):
+                        best = row
+        except (ValueError, csv.Error) as error:
+            raise DataError(f"{table}: is damaged ({one_line(error)}); bring it back, or delete it") from error
     return best
 
 

@@ -22,10 +22,12 @@ class StopRequest:
 
     Attributes:
         reason: why, as in "stopped by request"; None: nobody has asked since the last training ended.
+        how_to_resume: what to say to those whose training was stopped.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.how_to_resume = HOW_TO_RESUME
 
     def ask(self, reason: str = "by request") -> None:
         """Have the training stop."""
@@ -94,7 +96,7 @@ class StopWhenAsked(callbacks.Callback):
         cast(Task, trainer.lightning_module).processes.any(False)
         raise RunStoppedError(
             f"stopped {self._reason() or 'by another process'} after step {trainer.global_step}; everything is saved "
-            f"in {self.saver.folder.parent}: {HOW_TO_RESUME}"
+            f"in {self.saver.folder.parent}: {self.request.how_to_resume}"
         )
 
     def _left_waiting(self, trainer: L.Trainer) -> str:
@@ -104,9 +106,9 @@ class StopWhenAsked(callbacks.Callback):
         if trainer.world_size == 1 and self._is_between_steps:
             self.saver.save_unless_saved(trainer)
             self.saver.files.flush()
-            saved = f"everything is saved in {run_dir}: {HOW_TO_RESUME}"
+            saved = f"everything is saved in {run_dir}: {self.request.how_to_resume}"
         elif (self.saver.folder / LAST).is_file():
-            saved = f"what was saved last is in {run_dir}: {HOW_TO_RESUME}"
+            saved = f"what was saved last is in {run_dir}: {self.request.how_to_resume}"
         when = f"after step {trainer.global_step}, waiting for a batch that did not come"
         return f"stopped {self._reason()} {when}; {saved}"
 
