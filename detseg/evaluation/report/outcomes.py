@@ -124,6 +124,7 @@ def outcomes(records: DetectionRecords, classes: ClassTable, thresholds: FloatAr
     # By VOC's rule a detection is not right where its object is taken, though TIDE's gives it another one.
     wrong = np.where(errors.kinds == RIGHT, _KINDS.index(ErrorKind.DUPLICATE), errors.kinds)
     kinds[rows], objects[rows] = np.where(right[rows], RIGHT, wrong), errors.objects
+    kinds[rows[errors.ignored & ~right[rows]]] = NOT_KEPT
     matched = best_matches(records).objects
     is_right = kinds == RIGHT
     objects[is_right] = matched[is_right]
