@@ -12,8 +12,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from detseg.metrics.error_kinds import detections_and_objects, pairwise_ious
-from detseg.metrics.records import DetectionRecords
+from detseg.metrics.error_kinds import detections_and_objects, ious_of, pairwise_ious
+from detseg.metrics.records import DetectionRecords, IouType
 from detseg.structures import BoolArray, FloatArray, IntArray
 
 _SAME, _BESIDE = 0.5, 0.1  # IoU from which a detection is on an object, and beside it
@@ -49,7 +49,7 @@ class Suspect:
     detection: int
 
 
-def suspects(records: DetectionRecords, recalls: FloatArray) -> list[Suspect]:
+def suspects(records: DetectionRecords, recalls: FloatArray, iou_type: IouType = "bbox") -> list[Suspect]:
     """All doubts of 0.1 and more, the largest first; each label and each detection is in one of them at most, and so is
     each place without a label. Detections on a crowd region of their class say nothing.
 
@@ -57,12 +57,14 @@ def suspects(records: DetectionRecords, recalls: FloatArray) -> list[Suspect]:
         records: of a model that was not trained on these labels, all its detections with their scores.
         recalls: (C,) fraction of the objects of each class that it finds, with which a label of nothing is weighed: one
             that the model does not see tells little where it does not see many; NaN for none.
+        iou_type: compare boxes or masks.
     """
     found = list[Suspect]()
     images = detections_and_objects(records, len(records.detection_scores))
     for image_id, (rows, objects) in zip(np.sort(records.image_ids).tolist(), images, strict=True):
-        rows = rows[~_on_crowd(records, rows, objects)]
-        ious = pairwise_ious(records.detection_boxes[rows], records.object_boxes[objects])
+        ious = ious_of(records, rows, objects, iou_type)
+        counts = ~_on_crowd(records, rows, objects, ious, iou_type)
+        rows, ious = rows[counts], ious[counts]
         of_image = _Image(records, image_id, rows, objects, ious)
         found += of_image.overlooked() + of_image.wrong(np.nan_to_num(recalls))
     found = sorted((suspect for suspect in found if suspect.doubt >= _LEAST), key=lambda suspect: -suspect.doubt)
@@ -75,14 +77,15 @@ def suspects(records: DetectionRecords, recalls: FloatArray) -> list[Suspect]:
     return rest
 
 
-def _on_crowd(records: DetectionRecords, rows: IntArray, objects: IntArray) -> BoolArray:
+def _on_crowd(
+    records: DetectionRecords, rows: IntArray, objects: IntArray, ious: FloatArray, iou_type: IouType
+) -> BoolArray:
     """(N,) whether each detection lies in a crowd or on a difficult object of its class, and on no other of its class;
     the rule of ``error_kinds``."""
     same = records.detection_labels[rows][:, None] == records.object_labels[objects]
-    ignore, boxes = records.object_ignore[objects], records.object_boxes[objects]
-    inside = pairwise_ious(records.detection_boxes[rows], boxes, crowd=True) > _SAME
-    on = pairwise_ious(records.detection_boxes[rows], boxes) >= _SAME
-    found: BoolArray = (inside & same & ignore).any(axis=1) & ~(on & same & ~ignore).any(axis=1)
+    crowd = records.object_ignore[objects]
+    inside = ious_of(records, rows, objects[crowd], iou_type, crowd=True) > _SAME
+    found: BoolArray = (inside & same[:, crowd]).any(axis=1) & ~((ious >= _SAME) & same & ~crowd).any(axis=1)
     return found
 
 

@@ -251,7 +251,7 @@ def _write(
     sections = [*found.sections(gallery), *more, measured, *background]
     about_settings = found.result.explain() if background else []  # which a file of results has not
     lines = [*found.in_short(), *about_settings, *verdicts]
-    parts = [f"<h1>{html_text(title)}</h1>", headline(found.result.headline, found.intervals)]
+    parts = [f"<h1>{html_text(title)}</h1>", headline(found.headline, found.intervals)]
     parts.append(
         '<p class="soft">Small numbers: 95 % intervals, of 1000 bootstrap resamples: where the number would lie on '
         "average over sets of as many such images. They are too narrow where images resemble one another, such as "
@@ -269,7 +269,8 @@ def _write(
     write_text(folder / "errors.csv", _csv(found.error_rows()))
     write_text(folder / "suspects.csv", _csv(found.suspect_rows()))
     if isinstance(found, DetectionReport):
-        rows = {row.name: row.threshold for row in found.result.classes if not np.isnan(row.threshold)}
+        pairs = zip(found.classes.names, found.best, strict=True)
+        rows = {name: one.threshold for name, one in pairs if not np.isnan(one.threshold)}
         write_text(folder / "thresholds.json", json.dumps(rows, indent=2))
     page = folder / PAGE
     write_text(page, html_document(title, "detseg report", parts, style, script))
