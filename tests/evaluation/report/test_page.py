@@ -110,6 +110,9 @@ def test_what_to_do_next_and_why_objects_are_missed(page: Path, page_of_maps: Pa
     assert 'id="misses"' not in of_maps
     for line in summary.lines():
         assert html_text(line) in text
+    misses = text.partition('id="misses"')[2].partition("<h2")[0]
+    assert "Counted as detseg predict shows boxes: every class from a score of 0.3 on" in misses
+    assert str(tiny_run.data_root) not in misses
     for shown, metric in ((text, "AP50"), (of_maps, "mIoU")):
         assert re.search(rf'id="next">What next</h2>.*?<th>{metric}</th>.*?avoidable bias', shown)
         assert "What next: " in shown
