@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from detseg.draw.page import html_text, jpeg_address
-from detseg.structures import FloatArray, UInt8Array
+from detseg.structures import FloatArray, InstanceMasks, UInt8Array
 
 _SMALL_SIDE, _WIDEST = 220, 1100  # pixels
 _GAP = 1 / 64  # between two pictures, of the width of one
@@ -28,12 +28,15 @@ class Exhibit:
         image: position of the image in the data set.
         caption: what is wrong.
         true_box, found_box: of the label and of the prediction, xyxy, pixels; without both the whole image is shown.
+        true_mask, found_mask: the mask of each, whose outline is drawn instead of the box.
     """
 
     image: int
     caption: str
     true_box: tuple[float, ...] | None = None
     found_box: tuple[float, ...] | None = None
+    true_mask: InstanceMasks | None = None
+    found_mask: InstanceMasks | None = None
 
 
 @dataclass
@@ -89,7 +92,7 @@ def _outlines(exhibit: Exhibit, hw: tuple[int, int]) -> Iterator[tuple[str, floa
 
 
 def place_of(image: UInt8Array, exhibit: Exhibit) -> UInt8Array:
-    """The boxes of an exhibit with some of the image around them."""
+    """The boxes or masks of an exhibit with some of the image around them."""
     hw = (image.shape[0], image.shape[1])
     boxes = [box for box in (exhibit.true_box, exhibit.found_box) if box is not None]
     left, top, right, bottom = _surroundings(np.array(boxes), hw) if boxes else (0, 0, *hw[::-1])
@@ -97,8 +100,14 @@ def place_of(image: UInt8Array, exhibit: Exhibit) -> UInt8Array:
     scale = _SMALL_SIDE / max(part.shape[:2])
     size = max(round(part.shape[1] * scale), 1), max(round(part.shape[0] * scale), 1)
     shown = np.ascontiguousarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC))
-    for box, color in ((exhibit.true_box, _TRUE), (exhibit.found_box, _FOUND)):
-        if box is not None:
+    sides = (exhibit.true_box, exhibit.true_mask, _TRUE), (exhibit.found_box, exhibit.found_mask, _FOUND)
+    for box, mask, color in sides:
+        if mask is not None:
+            inside = mask.mask(0)[top:bottom, left:right].astype(np.float32)
+            grown = cv2.resize(inside, size, interpolation=cv2.INTER_LINEAR) >= 0.5
+            contours, _ = cv2.findContours(grown.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(shown, contours, -1, color, 2)
+        elif box is not None:
             x1, y1, x2, y2 = (round((value - start) * scale) for value, start in zip(box, (left, top) * 2, strict=True))
             cv2.rectangle(shown, (x1, y1), (x2 - 1, y2 - 1), color, 2)
     return np.asarray(shown, dtype=np.uint8)

@@ -68,6 +68,11 @@ class MapReport:
         """Of all that was collected, with ``keep_images``."""
         return cls(evaluator.classes, evaluator.compute(), *evaluator.image_counts, study, names, read)
 
+    @property
+    def headline(self) -> dict[str, float]:
+        """The numbers at the top."""
+        return self.result.headline
+
     @cached_property
     def samples(self) -> Samples:
         """Of the bootstrap."""
@@ -76,7 +81,7 @@ class MapReport:
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Metric → ends of its 95 % interval."""
-        return intervals_of(self.result, self.samples.numbers)
+        return intervals_of(self.result.numbers, self.samples.numbers)
 
     @cached_property
     def image_ious(self) -> FloatArray:

@@ -277,7 +277,7 @@ def _write(
     measured = ("facts", "What was measured", facts_table(facts))
     sections = [*found.sections(gallery), *more, measured, *(part for part in background if part[2])]
     lines = [*found.in_short(), *found.result.explain(), *verdicts]
-    parts = [f"<h1>{html_text(title)}</h1>", headline(found.result.headline, found.intervals)]
+    parts = [f"<h1>{html_text(title)}</h1>", headline(found.headline, found.intervals)]
     if any(map(interval_text, found.intervals.values())):
         parts.append(
             '<p class="soft">Small numbers: 95 % intervals, of 1000 bootstrap resamples: where the number would lie on '
@@ -296,7 +296,8 @@ def _write(
     write_text(folder / "errors.csv", _csv(found.error_rows()))
     write_text(folder / "suspects.csv", _csv(found.suspect_rows()))
     if isinstance(found, DetectionReport):
-        rows = {row.name: row.threshold for row in found.result.classes if not np.isnan(row.threshold)}
+        pairs = zip(found.classes.names, found.best, strict=True)
+        rows = {name: one.threshold for name, one in pairs if not np.isnan(one.threshold)}
         write_text(folder / "thresholds.json", json.dumps(rows, indent=2))
     page = folder / PAGE
     write_text(page, html_document(title, "detseg report", parts, style, script))
