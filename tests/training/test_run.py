@@ -121,7 +121,7 @@ class _LosesLoaderProcesses(L.Callback):
 def test_a_loader_process_that_dies_in_a_step_is_named(tiny_run: TinyRun, tmp_path: Path) -> None:
     """torch raises its error where the training is; nobody lacks memory in this step."""
     config = config_of(tiny_run, tmp_path / "run", "data.num_workers=1")
-    with pytest.raises(DetsegError, match=r"^a loader process has died: DataLoader worker \(pid"):
+    with pytest.raises(DetsegError, match=r"^a loader process has died, killed by SIGKILL: DataLoader worker \(pid"):
         train(config, tiny_run.config_path, own=Own(callbacks=[_LosesLoaderProcesses()]))
 
 
