@@ -1,5 +1,5 @@
-"""How long `detseg train` takes to end, or to say what is wrong, where its loader fails: little shared memory, a process
-that is killed or stopped. Writes the table of docs/reliability.md (Linux; a /dev/shm of its own needs root).
+"""How long `detseg train` takes to end, or to say what is wrong, where its loader fails: little shared memory, a
+process that is killed or stopped. Prints the table of docs/reliability.md (Linux; a /dev/shm of its own needs root).
 
     python -m benchmarks.stalls data/bccd
 """
@@ -50,12 +50,14 @@ class Training:
             self.lines.append((time.monotonic(), line))
 
     def wait_for(self, text: str) -> None:
+        """Wait until it has said this."""
         while not any(text in line for _, line in self.lines):
             if self.process.poll() is not None:
                 raise SystemExit(f"the training ended before {text!r}: {self.lines[-1:]}")
             time.sleep(0.05)
 
     def workers(self) -> list[int]:
+        """Its loader processes."""
         pid = self.process.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

@@ -149,7 +149,7 @@ def run_tool(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | 
     # What the user has set (OMP_WAIT_POLICY, GOMP_SPINCOUNT, KMP_BLOCKTIME) counts.
     if not {"GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Python looks for cycles among all objects before it exits, for seconds after a training: who has stopped one waits.
+    # Before it exits, Python looks for cycles among all objects, which takes seconds after a training.
     atexit.register(gc.freeze)
     arguments = sys.argv[1:] if argv is None else list(argv)
     for stream in (sys.stdout, sys.stderr):

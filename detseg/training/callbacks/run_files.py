@@ -43,8 +43,8 @@ def best_epoch(table: Path, metric: str) -> dict[str, str]:
 class RunFiles(Callback):
     """Writes ``config.yaml`` and ``run.json`` (how the run began, each time: ``describe_start``), which trackers get as
     well; ``metrics.json`` with all numbers of the last validation; and ``metrics.csv``: one row an epoch (from 1)
-    with the optimiser steps done, the rate of the last one, the losses of training (means over the epoch's images, of all
-    processes) and, where the epoch was validated, of validation. Each is replaced completely or not at all.
+    with the optimiser steps done, the rate of the last one, the losses of training (means over the epoch's images, of
+    all processes) and, where the epoch was validated, of validation. Each is replaced completely or not at all.
 
     The rows travel in the checkpoint: a resumed run has those of the epochs that it resumes from, whatever became of
     the file. Lightning's own logger would delete them.

@@ -172,7 +172,7 @@ class MlflowTracker(_Fallible, MLFlowLogger):
         self.experiment.log_image(self.run_id, image, key=name.replace("/", "_"), step=step)
 
     def end(self, files: Sequence[Path]) -> None:
-        """See ``Tracker``. Waits for what is not sent yet; without files, as of a run that was stopped, not for long."""
+        """See ``Tracker``. Waits for what is not sent yet; without files, as of a run that was stopped, for seconds."""
         for file in files:
             self._keep(file)
         size = sum(file.stat().st_size for file in files)
