@@ -185,8 +185,8 @@ def _death(error: Exception, processes: Sequence[BaseProcess]) -> str | None:
     if _EXIT_NO_GUARD in exit_codes or (text.startswith("DataLoader worker") and f"code {_EXIT_NO_GUARD}" in text):
         return _NO_GUARD
     if any(exit_codes) or text.startswith("DataLoader worker (pid"):
-        signals = [signal.Signals(-code).name for code in exit_codes if code < 0]
-        how = f", killed by {signals[0]}" if signals else ""
+        code = next(filter(None, exit_codes), 0)
+        how = f", killed by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}" if code else ""
         return (
             f"a loader process has died{how}: {text}; if it was killed for lack of memory, lower data.num_workers or "
             "data.batch_size; otherwise --debug and data.num_workers=0 show the cause"

@@ -72,13 +72,12 @@ def read_slowly(loader: BatchLoader) -> None:
 
 
 LATE = "data.loader_timeout: no batch came from the loader's processes for 1 s: is there a disk"
-DEAD = "a loader process has died, killed by {}: DataLoader worker (pid"
+KILLED, FAULTED = (f"a loader process has died, killed by {name}: " for name in ("SIGKILL", "SIGSEGV"))
 
 
 @pytest.mark.parametrize(
     ("fails", "message"),
-    [(reads_for_ever, LATE), (is_stopped, LATE), (holds_python, LATE), (is_killed, DEAD.format("SIGKILL"))]
-    + [(faults, DEAD.format("SIGSEGV"))],
+    [(reads_for_ever, LATE), (is_stopped, LATE), (holds_python, LATE), (is_killed, KILLED), (faults, FAULTED)],
 )
 def test_a_process_that_stalls_or_dies_is_one_line_and_none_is_left(fails: Callable[[], object], message: str) -> None:
     """Also where the batches before are in the queue: a process must hand over their memory."""
