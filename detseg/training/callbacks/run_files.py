@@ -49,8 +49,8 @@ def best_epoch(table: Path, metric: str) -> dict[str, str]:
 class RunFiles(Callback):
     """Writes ``config.yaml`` and ``run.json`` (how the run began, each time: ``describe_start``), which trackers get as
     well; ``metrics.json`` with all numbers of the last validation; and ``metrics.csv``: one row an epoch (from 1)
-    with the optimiser steps done, the rate at the end, the losses of training (means over the epoch's images, of all
-    processes) and, where the epoch was validated, of validation. Each is replaced completely or not at all.
+    with the optimiser steps done, the rate of the last one, the losses of training (means over the epoch's images, of
+    all processes) and, where the epoch was validated, of validation. Each is replaced completely or not at all.
 
     The rows travel in the checkpoint: a resumed run has those of the epochs that it resumes from, whatever became of
     the file. Lightning's own logger would delete them.
@@ -105,10 +105,10 @@ class RunFiles(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         validated, self._validated = self._validated, False
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not isinstance(pl_module, Task):
             return
         row = {"epoch": str(trainer.current_epoch + 1), "step": str(trainer.global_step)}
-        row["lr"] = repr(float(trainer.optimizers[0].param_groups[0]["lr"]))
+        row["lr"] = repr(pl_module.learning_rate)
         for name, value in sorted(trainer.callback_metrics.items()):
             of_epoch = name.startswith("train/") and name.endswith("_epoch")
             if of_epoch or (validated and name.startswith("val/")):

@@ -21,7 +21,7 @@ class StopRequest:
     """Asks a training to stop behind its step; any thread may ask.
 
     Attributes:
-        reason: why, as in "stopped by request"; None: nobody has asked since the last training ended.
+        reason: why, as in "stopped by request"; None: nobody has asked since it last stopped a training.
         how_to_resume: what to say to those whose training was stopped.
     """
 
@@ -73,17 +73,16 @@ class StopWhenAsked(callbacks.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listens no more.  Not in ``teardown``, by which Lightning has given back the signal handlers that were there
-        before its own: a request that replaced these would bring them back."""
-        self._end()
+        before its own: a request that replaced these would bring them back. Asked for behind the last step, it stands:
+        another training may follow, as in a search."""
+        self.request.training_ends()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, WaitInterrupted):
             exception.args = (self._left_waiting(trainer),)
-        self._end()
-
-    def _end(self) -> None:
         self.request.training_ends()
-        self.request.reason = None  # it may be given to the training that resumes
+        if isinstance(exception, RunStoppedError | WaitInterrupted):
+            self.request.reason = None  # it may be given to the training that resumes
 
     def _reason(self) -> str | None:
         over = self._deadline is not None and time.monotonic() >= self._deadline
