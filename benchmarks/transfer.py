@@ -306,9 +306,9 @@ def table_fine_tuning(results: dict[str, Result]) -> str:
 
 
 def minutes(name: str, result: Result) -> str:
-    """Of the training alone, on an idle machine."""
+    """Of the training alone, on an idle machine; whole ones, since two timings differ by up to a third."""
     seconds = result.get("epoch_seconds")
-    return "-" if seconds is None else f"{statistics.median(seconds) * RUNS[name].max_epochs / 60:.1f}"
+    return "-" if seconds is None else f"{statistics.median(seconds) * RUNS[name].max_epochs / 60:.0f}"
 
 
 def markdown(rows: list[list[str]]) -> str:

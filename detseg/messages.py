@@ -17,8 +17,9 @@ import logging
 import math
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -83,9 +84,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` with the known word nearest to ``word``, or nothing where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {shown(near[0])}?)" if near else ""
+    """`` (did you mean 'x'?)`` with the known word nearest to ``word``, or nothing where none is near; whatever the
+    case of the letters."""
+    words = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(word.lower(), words, n=1)
+    return f" (did you mean {shown(words[near[0]])}?)" if near else ""
 
 
 def one_line(error: BaseException) -> str:
@@ -145,6 +148,26 @@ def messages_on_console() -> Iterator[None]:
                 logger.setLevel(level)
                 if not _before:
                     logger.removeHandler(_handler)
+
+
+@contextmanager
+def messages_to_file(path: Path, shows: Callable[[logging.LogRecord], bool]) -> Iterator[None]:
+    """What this thread says within the block is added to a file; only what ``shows`` lets pass is shown as well."""
+    thread = threading.get_ident()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", buffering=1) as file:
+
+        def passes(record: logging.LogRecord) -> bool:
+            if record.thread != thread:
+                return True
+            file.write(f"{record.getMessage()}\n")
+            return shows(record)
+
+        logger.addFilter(passes)
+        try:
+            yield
+        finally:
+            logger.removeFilter(passes)
 
 
 def rendered(table: RenderableType) -> str:

@@ -55,6 +55,7 @@ def test_settings_are_quoted_as_a_file_has_them(value: Any, text: str) -> None:
 def test_the_nearest_word_is_named() -> None:
     assert did_you_mean("modle", ["data", "model"]) == " (did you mean 'model'?)"
     assert did_you_mean("modle", ["xyz"]) == ""
+    assert did_you_mean("ap50", ["AP", "AP50", "F1"]) == " (did you mean 'AP50'?)"
 
 
 def test_messages_are_shown_until_the_last_of_several_trainings_ends(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import runpy
@@ -183,6 +184,13 @@ def other_halves(**members: Any) -> Any:
 
 def train_on(model: Any, *sets: Any, **options: Any) -> None:
     detseg.train(model, *(sets * 2)[:2], **options)
+
+
+def test_the_page_lists_the_arguments_of_build_model() -> None:
+    (listed,) = re.findall(r"`build_model\((.*?)\)` \|", (ROOT / "docs/python_api.md").read_text(encoding="utf-8"))
+    parameters = inspect.signature(detseg.build_model).parameters.values()
+    by_position = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert listed.split(", ") == [*by_position, "*", *(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)]
 
 
 WRONG: list[tuple[Callable[[TinyRun], object], str]] = [  # wrong types, and what does not fit together

@@ -42,9 +42,10 @@ def find_lr(argv: Sequence[str]) -> None:
     given = {"min_lr": arguments.min, "max_lr": arguments.max, "num_steps": arguments.steps}
     with exit_on_sigterm():
         curve = range_test(config, **{name: value for name, value in given.items() if value is not None})
+    what = "replaced" if plot.exists() or table.exists() else "written"
     write_text(table, curve.to_csv())
     write_text(plot, lr_plot(curve, f"Learning rates of {arguments.config.name}"))
-    print(f"written: {printable(str(plot))}, {printable(str(table))}")
+    print(f"{what}: {printable(str(plot))}, {printable(str(table))}")
     if curve.stopped is not None:
         print(f"the test ended early: {curve.stopped}")
     print(curve.verdict)

@@ -8,6 +8,8 @@ one: `detseg check` 1 for warnings and 2 for errors in the data.
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import io
 import os
 import re
@@ -147,6 +149,8 @@ def run_tool(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | 
     # What the user has set (OMP_WAIT_POLICY, GOMP_SPINCOUNT, KMP_BLOCKTIME) counts.
     if not {"GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before it exits, Python looks for cycles among all objects, which takes seconds after a training.
+    atexit.register(gc.freeze)
     arguments = sys.argv[1:] if argv is None else list(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else a letter that the terminal cannot show would be an error

@@ -49,6 +49,11 @@ class Step:
     overrides: tuple[str, ...]
     why: str
 
+    @property
+    def to_do(self) -> str:
+        """As an order."""
+        return f"try {self}" if self.overrides else self.why
+
     def __str__(self) -> str:
         return ": ".join(part for part in (" ".join(self.overrides), self.why) if part)
 
@@ -59,6 +64,7 @@ class Facts:
 
     Attributes:
         still_rising: whether the last epoch was the best one.
+        unlearned: classes of which hardly anything is found in the training images.
         small: class → the side of its median object in the network input, pixels, where that is short.
         scale: by how much images are reduced to the network input, where label maps are found; 1: not.
     """
@@ -66,6 +72,7 @@ class Facts:
     still_rising: bool = False
     small: Mapping[str, float] = field(default_factory=dict)
     scale: float = 1.0
+    unlearned: tuple[str, ...] = ()
 
 
 def steps_against(gap: GapName, config: ExperimentConfig, facts: Facts) -> tuple[Step, ...]:
@@ -91,6 +98,8 @@ def _against_bias(config: ExperimentConfig, facts: Facts) -> Iterator[Step]:
     epochs, augmentation = config.trainer.max_epochs, config.data.augmentation
     if facts.still_rising:
         yield _set("trainer.max_epochs", 2 * epochs, f"the last of the {epochs} epochs was the best; train longer")
+    if facts.unlearned:
+        yield from _class_weights(config)
     if (backbone := _backbone(config)) is not None and backbone.freeze != "none" and backbone.unfreeze_epoch is None:
         yield _set("model.backbone.freeze", "none", "a part of the backbone never learned; train all of it")
     yield from _resolution(config, facts)
@@ -185,6 +194,16 @@ def _weights(config: ExperimentConfig) -> Iterator[Step]:
         yield _set("model.backbone.pretrained", "true", why)
     elif (backbone.width, backbone.depth, backbone.levels) == (None, None, None):
         yield Step(("model.backbone.name=resnet18", "model.backbone.pretrained=true"), why)
+
+
+def _class_weights(config: ExperimentConfig) -> Iterator[Step]:
+    """Weights of the classes, where there are none."""
+    model, why = config.model, "classes are not learned; rare ones weigh more then"
+    if isinstance(model, SegmenterConfig):
+        if model.loss.class_weights is None and (model.loss.cross_entropy.weight or model.loss.focal.weight):
+            yield _set("model.loss.class_weights", "median_frequency", why)
+    elif not isinstance(model, CustomModelConfig) and model.class_weights is None:
+        yield _set("model.class_weights", "inverse_sqrt_frequency", why)
 
 
 def _larger(config: ExperimentConfig) -> Iterator[Step]:

@@ -20,6 +20,7 @@ from detseg.checkpoint import read_model_checkpoint, run_checkpoint
 from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.build import Split, resolve_data
+from detseg.data.datasets.fingerprint import fingerprint
 from detseg.errors import CheckpointError, ConfigError
 from detseg.evaluation.run import evaluated, evaluation_config, open_split_for
 from detseg.evaluation.seeds import OverSeeds, welch
@@ -42,6 +43,7 @@ logger = logging.getLogger("detseg")
 
 _NUM_TIMED, _NUM_CHANGED = 20, 10
 _NOT_OF_THE_MODEL = ("run_dir", "tags", "tracking")
+_OTHER_TRUTH = "the annotations of their images differ"
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,7 @@ def compare(
     first, *others = (_scored(one, target) for one in opened)
     for other in others:
         if any(not np.array_equal(*pair) for pair in zip(_truth(first), _truth(other), strict=True)):
-            _refuse(first, other, "the annotations of their images differ; name one set with data.root=...")
+            _refuse(first, other, f"{_OTHER_TRUTH}; name one set with data.root=...")
     group, *groups = [_Group(tuple(one), tuple(map(_samples, one))) for one in _grouped([first, *others])]
     return [_compared(group, other, device) for other in groups]
 
@@ -284,6 +286,18 @@ def _obstacles(first: _Opened, other: _Opened) -> Iterator[str]:
         if paths[0] != paths[1]:
             yield f"image {index} is {paths[0]} and {paths[1]}; name one set with data.root=..."
             return
+    one, two = fingerprint(first.dataset), fingerprint(other.dataset)
+    differ = {
+        "the image files differ (by their sizes in bytes)": one["files"] != two["files"],
+        "the mask files differ (by their sizes in bytes)": one["masks"] != two["masks"],
+        # Of those with masks beside those without them only the boxes can be compared, as they are when all are found.
+        _OTHER_TRUTH: _has_masks(first) == _has_masks(other) and one["annotations"] != two["annotations"],
+    }
+    yield from (f"{what}; name one set with data.root=..." for what, is_so in differ.items() if is_so)
+
+
+def _has_masks(opened: _Opened) -> bool:
+    return kind_of(opened.config.model).finds_masks
 
 
 def _truth(scored: _Scored) -> list[np.ndarray[Any, Any]]:

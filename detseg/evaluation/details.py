@@ -52,12 +52,14 @@ class Details:
         """Of everything that was collected, of label maps with ``keep_images``, and its result."""
         if isinstance(evaluator, SegmentationEvaluator):
             confusions, bands = evaluator.image_counts
-            return cls(intervals_of(result, segmentation_samples(confusions, bands).numbers) if len(confusions) else {})
+            return cls(
+                intervals_of(result.numbers, segmentation_samples(confusions, bands).numbers) if len(confusions) else {}
+            )
         if not isinstance(evaluator, DetectionEvaluator) or not len((records := evaluator.records).image_ids):
             return cls({})
         samples = detection_samples(records, evaluator.classes, evaluator.max_detections, evaluator.f1_iou)
         errors = error_kinds(records, evaluator.classes, iou_type="segm" if evaluator.masks else "bbox")
-        return cls(intervals_of(result, samples.numbers), errors)
+        return cls(intervals_of(result.numbers, samples.numbers), errors)
 
     def table(self) -> RenderableType:
         """For the screen, 80 columns wide."""
@@ -106,7 +108,7 @@ def report(
         logger.warning(str(error))
 
 
-def intervals_of(result: Result, samples: Mapping[str, FloatArray]) -> dict[str, tuple[float, float]]:
+def intervals_of(numbers: Mapping[str, float], samples: Mapping[str, FloatArray]) -> dict[str, tuple[float, float]]:
     """Metric → ends of its 95 % interval, within [0, 1], of the (B,) samples of each."""
-    ends = {name: interval(result.numbers[name], values) for name, values in samples.items()}
+    ends = {name: interval(numbers[name], values) for name, values in samples.items()}
     return {name: (max(low, 0.0), min(high, 1.0)) for name, (low, high) in ends.items()}

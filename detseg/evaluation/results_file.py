@@ -27,6 +27,13 @@ from detseg.structures import FloatArray, InstanceMasks, IntArray
 logger = logging.getLogger("detseg")
 
 _EXPECTED = "a list of results, each with image_id, category_id, score, and bbox [x, y, width, height] or segmentation"
+_ADVICE = {
+    ": set data.file_names=relaxed, or correct": ": name the folder that these names are relative to, or correct",
+    ", or set data.file_names=relaxed": "",
+    ", or leave them out with data.on_missing=skip": ", or leave out --images",
+}
+"""Of settings that a file of results has not, and what helps instead."""
+
 _Number = Annotated[float, msgspec.Meta(gt=-LARGEST, lt=LARGEST)]
 
 
@@ -117,7 +124,7 @@ def _evaluator(
     if masks and have < len(entries):
         raise DataError(f"{file}: {len(entries) - have} of {len(entries)} detections have no segmentation to score")
     masks = bool(entries) and have == len(entries) if masks is None else masks
-    truth = read_coco(images, annotations, masks=masks)
+    truth = _read_truth(annotations, masks, images)
     for line in truth.report.lines():
         logger.info(f"{truth.name}: {line}")
     evaluator = DetectionEvaluator(
@@ -126,6 +133,16 @@ def _evaluator(
     for index, found in enumerate(_by_image(entries, file, truth, masks)):
         evaluator.update(truth.image_id(index), found, truth.annotations(index))
     return evaluator, truth
+
+
+def _read_truth(annotations: Path, masks: bool, images: Path | None) -> DetectionDataset:
+    try:
+        return read_coco(images, annotations, masks=masks)
+    except DataError as error:
+        advice = str(error)
+        for setting, instead in _ADVICE.items():
+            advice = advice.replace(setting, instead)
+        raise DataError(advice) from error
 
 
 def _read(file: Path) -> list[_Entry]:

@@ -167,9 +167,18 @@ def _write_coco(folder: Path, dataset: DetectionDataset, entries: list[dict[str,
 
 def report_file(checkpoint: Path, split: Split, name: str) -> Path:
     """Where numbers of a checkpoint go: ``<name>_<split>.json`` of its run directory."""
-    # Those of another checkpoint of the run must not pass for those of the best.
-    suffix = "" if checkpoint.name == BEST else f"_{checkpoint.stem}"
-    return run_dir_of(checkpoint) / f"{name}_{split}{suffix}.json"
+    return run_dir_of(checkpoint) / f"{name}_{split}{_suffix(checkpoint)}.json"
+
+
+def report_folder(checkpoint: Path, split: Split) -> Path:
+    """Where the report of a checkpoint goes: ``report`` in its run directory, of other splits than val
+    ``report_<split>``."""
+    return run_dir_of(checkpoint) / f"report{'' if split == 'val' else f'_{split}'}{_suffix(checkpoint)}"
+
+
+def _suffix(checkpoint: Path) -> str:
+    # What is of another checkpoint of the run must not pass for that of the best.
+    return "" if checkpoint.name == BEST else f"_{checkpoint.stem}"
 
 
 def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Settings) -> ExperimentConfig:

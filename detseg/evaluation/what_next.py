@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
+from torch import nn
 
 from detseg.checkpoint import BEST, ModelCheckpoint
 from detseg.config.schema.experiment import ExperimentConfig
@@ -28,7 +31,7 @@ from detseg.factory import load_model
 from detseg.messages import counted
 from detseg.metrics.bootstrap import Samples, detection_samples, interval, segmentation_samples
 from detseg.metrics.detection import DetectionEvaluator
-from detseg.metrics.interface import Evaluator, format_number, new_table, without_nan
+from detseg.metrics.interface import Evaluator, Result, format_number, new_table, without_nan
 from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.predict import find_device
 from detseg.structures import FloatArray
@@ -47,6 +50,8 @@ PREFERRED = ("mask_AP50", "AP50", "mIoU")
 annotators fall short, too: measured from 1, it would always say that bias is what is wrong."""
 
 _SEEDS: dict[Part, int] = {"val": 0, "train": 1, "train-dev": 2, "test": 3}  # val as in all other reports
+_LARGE_BIAS, _MANY_TIMES = 0.2, 5.0  # of the metric measured from 1, and of the largest other gap
+_UNLEARNED = 0.05  # of the metric of a class on the training images
 _SHORT = 32.0  # pixels of the network input; COCO's border of small objects
 
 
@@ -108,8 +113,11 @@ def gaps(
     human: float | None = None,
     config: ExperimentConfig | None = None,
     facts: Facts | None = None,
+    fewer: Callable[[Part, int], Scored] | None = None,
 ) -> list[Gap]:
-    """The gaps between parts of the data: clear ones first, the largest first, bias last without a human level.
+    """The gaps between parts of the data: clear ones first, the largest first. Without a human level bias is last,
+    unless the training images say that it is what is wrong: a low score on them, of a run that was still rising or has
+    not learned all classes, or a gap of five times the others.
 
     Args:
         scores: of the parts that there are.
@@ -117,30 +125,48 @@ def gaps(
         human: what people reach in it, in (0, 1]; None: not known, and taken as 1.
         config: of the run, for what to try; None: nothing is suggested.
         facts: what else is known of the run.
+        fewer: the score of so many images of a part, with which a smaller part is compared; None: all are compared.
 
     Returns:
         Those whose two parts are there, of defined numbers.
     """
-    found = []
+    found, facts = [], facts or Facts()
     for name, above, below in _pairs(scores):
         top = scores.get(above) if above != "human" else Scored(human or 1.0, np.zeros(1), 0)
         bottom = scores.get(below)
         if top is None or bottom is None or math.isnan(top.number - bottom.number):
             continue
+        if fewer is not None and above != "human" and top.num_images != bottom.num_images:
+            number = min(top.num_images, bottom.num_images)
+            top, bottom = (
+                one if one.num_images == number else fewer(part, number)
+                for part, one in ((above, top), (below, bottom))
+            )
         value = top.number - bottom.number
         low, high = interval(value, top.samples - bottom.samples)
         words = _words(name, metric, (above, top.number), (below, bottom.number), human, config)
-        steps = steps_against(name, config, facts or Facts()) if config is not None else ()
+        if name == "avoidable bias" and facts.unlearned:
+            words += f"; classes that are not learned: {', '.join(facts.unlearned)}"
+        steps = steps_against(name, config, facts) if config is not None else ()
         found.append(Gap(name, value, low, high, words, steps))
     # What 1 would be is not known: a gap from there is the largest in nearly every run, and tells least.
+    bias_is_last = human is None and not _is_biased(found, facts)
     return sorted(
         found,
         key=lambda gap: (
             not gap.is_clear,
-            human is None and gap.name == "avoidable bias",
+            bias_is_last and gap.name == "avoidable bias",
             -gap.value if gap.is_clear else 0.0,
         ),
     )
+
+
+def _is_biased(found: Sequence[Gap], facts: Facts) -> bool:
+    """Whether bias is what is wrong, though what 1 would be is not known."""
+    bias = next((gap.value for gap in found if gap.name == "avoidable bias"), 0.0)
+    others = [gap.value for gap in found if gap.name != "avoidable bias" and gap.is_clear]
+    is_unlearned = bias > _LARGE_BIAS and (facts.still_rising or bool(facts.unlearned))
+    return is_unlearned or bias > _MANY_TIMES * max(others, default=0.0)
 
 
 def _pairs(scores: Mapping[Part, Scored]) -> list[tuple[GapName, Part | Literal["human"], Part]]:
@@ -206,8 +232,7 @@ class WhatNext:
         if not self.gaps[0].is_clear:
             return "no gap is clear: more validation and test images would make the intervals narrower"
         first = self.gaps[0]
-        settings = [step for step in first.steps if step.overrides][:1]
-        return f"work first on {first.sentence}{''.join(f'; try {step}' for step in settings)}"
+        return f"work first on {first.sentence}{''.join(f'; {step.to_do}' for step in first.steps[:1])}"
 
     def table(self) -> RenderableType:
         """For the screen, 80 columns wide."""
@@ -224,7 +249,7 @@ class WhatNext:
         lines = []
         for gap in self.gaps:
             lines.append(gap.sentence)
-            lines += [f"  try {step}" for step in gap.steps] if gap.is_clear else []
+            lines += [f"  {step.to_do}" for step in gap.steps] if gap.is_clear else []
         return [*lines, *self.notes]
 
     def to_dict(self) -> dict[str, Any]:
@@ -242,6 +267,7 @@ def what_next(
     metric: str | None = None,
     overrides: Sequence[str] = (),
     device: str = "auto",
+    known: Mapping[Part, tuple[Evaluator, Samples]] | None = None,
 ) -> WhatNext:
     """Score a model on all parts of its data, and read the gaps between them.
 
@@ -251,45 +277,51 @@ def what_next(
     Args:
         checkpoint: of a run, usually its ``best.ckpt``.
         splits: which; those that are not there are left out, and a note says why.
-        train_dev: overrides that make ``val`` a set of images like those of the training that were not trained on,
-            such as ``["data.val_split=train-dev"]``; empty: there is no such set.
+        train_dev: overrides that make ``val`` a set like the training's that was not trained on; empty: there is none.
         human: what people reach in the metric, in (0, 1]; None: not known.
         metric: by which gaps are read; None: the first of ``PREFERRED``.
         overrides: of ``data`` and ``evaluation``.
         device: ``auto``, ``cpu``, ``cuda``, ...
+        known: evaluator and samples of parts that were evaluated with these overrides (label maps: ``keep_images``).
 
     Raises:
-        DetsegError: the checkpoint is missing or wrong, or there is no such metric.
+        DetsegError: the checkpoint is missing or wrong, there is no such metric, or the train-dev set cannot be opened.
     """
-    if human is not None and not 0 < human <= 1:
-        raise ConfigError(f"human level: expected a number above 0 and up to 1, such as 0.95, got {human:g}")
+    _check_human(human)
     target = find_device(device)
     model, trained, contents = load_model(checkpoint)
     still_rising = checkpoint.name == BEST and contents.epoch == trained.trainer.max_epochs
     opened, notes = _open(checkpoint, contents, splits, overrides, train_dev)
-    scores, facts = dict[Part, Scored](), Facts(still_rising)
+    scores, facts, seen = dict[Part, Scored](), Facts(still_rising), dict[Part, DetectionEvaluator]()
     for part, (config, dataset) in opened.items():
         logger.info(f"{part}: {counted(len(dataset), 'image')} of {dataset.name}")
-        evaluator = evaluated(model, dataset, config, contents.classes, target, keep_images=True)
-        samples = _samples(evaluator, _SEEDS[part])
+        evaluator, samples = (known or {}).get(part) or _evaluated(model, dataset, config, contents, target, part)
         metric = metric or next(name for name in PREFERRED if name in samples.numbers)
         if metric not in samples.numbers:
             raise ConfigError(f"metric: there is no {metric}; choose from {', '.join(samples.numbers)}")
-        scores[part] = Scored(evaluator.compute().numbers[metric], samples.numbers[metric], len(dataset))
+        result = evaluator.compute()
+        scores[part] = Scored(result.numbers[metric], samples.numbers[metric], len(dataset))
+        seen |= {part: evaluator} if isinstance(evaluator, DetectionEvaluator) else {}
         if math.isnan(scores[part].number):
             notes.append(f"{part}: {metric} is not defined; are there annotations?")
-        if part in ("train", "val"):
-            facts = Facts(still_rising, *_sizes(dataset, evaluator, config))
+        facts = replace(facts, **_facts_of(part, dataset, evaluator, result, config, metric))
     assert metric is not None  # something was opened
+    if seen and len({one.num_images for one in scores.values()}) > 1:
+        notes.append("A gap is between as many images of both parts, by seed 0: of fewer images scores are higher.")
     notes.append("Intervals of 95 % are for the choice of the images; other seeds would change the numbers, too.")
     return WhatNext(
         checkpoint=str(checkpoint),
         metric=metric,
         scores={part: (one.number, *one.interval, one.num_images) for part, one in scores.items()},
         human=human,
-        gaps=tuple(gaps(scores, metric, human, trained, facts)),
+        gaps=tuple(gaps(scores, metric, human, trained, facts, _Fewer(seen, metric) if seen else None)),
         notes=tuple(notes),
     )
+
+
+def _check_human(human: float | None) -> None:
+    if human is not None and not 0 < human <= 1:
+        raise ConfigError(f"human level: expected a number above 0 and up to 1, such as 0.95, got {human:g}")
 
 
 _Opened = dict[Part, tuple[ExperimentConfig, AnyDataset]]
@@ -314,6 +346,8 @@ def _open(
         except CheckpointError:
             raise
         except DataError as error:
+            if part == "train-dev":  # which was named
+                raise
             notes.append(f"{part} is left out: {error}")
     if not opened:
         raise DataError(f"{checkpoint}: there is nothing to score: {'; '.join(notes)}")
@@ -331,6 +365,48 @@ def _as_many(dataset: AnyDataset, number: int, notes: list[str]) -> AnyDataset:
     return dataset.subset(chosen.tolist())
 
 
+def _evaluated(
+    model: nn.Module,
+    dataset: AnyDataset,
+    config: ExperimentConfig,
+    contents: ModelCheckpoint,
+    device: torch.device,
+    part: Part,
+) -> tuple[Evaluator, Samples]:
+    evaluator = evaluated(model, dataset, config, contents.classes, device, keep_images=True)
+    return evaluator, _samples(evaluator, _SEEDS[part])
+
+
+@dataclass(frozen=True, eq=False)
+class _Fewer:
+    """Scores parts of the data again, on fewer images."""
+
+    seen: Mapping[Part, DetectionEvaluator]
+    metric: str
+
+    def __call__(self, part: Part, number: int) -> Scored:
+        """Of so many images, by seed 0."""
+        records, few = self.seen[part].records, copy(self.seen[part])
+        left_out = np.random.default_rng(0).permutation(records.image_ids)[number:]
+        few.reset()
+        few.merge(records.without_images(left_out).to_state())
+        return Scored(few.compute().numbers[self.metric], _samples(few, _SEEDS[part]).numbers[self.metric], number)
+
+
+def _facts_of(
+    part: Part, dataset: AnyDataset, evaluator: Evaluator, result: Result, config: ExperimentConfig, metric: str
+) -> dict[str, Any]:
+    """What a part says: sizes that of val, before that of train; classes of which hardly anything is found train."""
+    if part not in ("train", "val"):
+        return {}
+    facts = _sizes(dataset, evaluator, config)
+    if part == "train":
+        values = result.by_class.get("IoU" if metric == "mIoU" else metric, ())  # of some metrics there are none
+        pairs = zip(dataset.classes.names, values, strict=False)
+        facts["unlearned"] = tuple(name for name, value in pairs if value < _UNLEARNED)
+    return facts
+
+
 def _samples(evaluator: Evaluator, seed: int) -> Samples:
     if isinstance(evaluator, SegmentationEvaluator):
         return segmentation_samples(*evaluator.image_counts, seed=seed)
@@ -340,12 +416,12 @@ def _samples(evaluator: Evaluator, seed: int) -> Samples:
     )
 
 
-def _sizes(dataset: AnyDataset, evaluator: Evaluator, config: ExperimentConfig) -> tuple[dict[str, float], float]:
+def _sizes(dataset: AnyDataset, evaluator: Evaluator, config: ExperimentConfig) -> dict[str, Any]:
     """The median side of the objects of each class, in pixels of the network input, where it is short; and the scale
     from images to the input, where label maps are found."""
     if isinstance(evaluator, SegmentationEvaluator):
         pixels = float(np.median(evaluator.image_counts[0].sum(axis=(1, 2))))
-        return {}, math.sqrt(math.prod(config.data.input_hw) / max(pixels, 1.0))
+        return {"scale": math.sqrt(math.prod(config.data.input_hw) / max(pixels, 1.0))}
     assert isinstance(dataset, DetectionDataset)
     sizes, rows = sizes_in_input(dataset.packed, config.data.input_hw)
     sides, labels = np.sqrt(sizes.prod(axis=1)), dataset.packed.labels[rows]
@@ -354,4 +430,4 @@ def _sizes(dataset: AnyDataset, evaluator: Evaluator, config: ExperimentConfig) 
         for label, name in enumerate(dataset.classes.names)
         if (labels == label).any()
     }
-    return {name: side for name, side in medians.items() if side < _SHORT}, 1.0
+    return {"small": {name: side for name, side in medians.items() if side < _SHORT}}

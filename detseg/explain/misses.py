@@ -22,7 +22,7 @@ from detseg.explain.trace import Trace
 from detseg.ops.boxes import matched_iou, pairwise_iou
 from detseg.ops.letterbox import Letterbox
 from detseg.ops.nms import classwise_nms
-from detseg.structures import BoxTargets, ClassTable, DetectorOutput
+from detseg.structures import BoxTargets, ClassTable, DetectorOutput, FloatArray
 from detseg.tasks.detection import outcomes
 
 MIN_IOU = 0.5
@@ -134,6 +134,8 @@ class ImageMisses:
     found: dict[int, Place]  # object → a detection that covers it
     misses: tuple[Miss, ...]
     ignored: tuple[int, ...]  # crowd and difficult objects
+    right: FloatArray  # (R,) scores of the detections that are right, of all from `FAINT_SCORE` on
+    wrong: FloatArray  # (W,) scores of those that are wrong
 
 
 @torch.no_grad()
@@ -149,7 +151,8 @@ def explain_misses(
         classes: of the labels.
         score_threshold: the predictor's, in [0, 1].
     """
-    ranked = _Ranked.of(trace, letterbox, max(score_threshold, trace.limits.score_threshold))
+    threshold = max(score_threshold, trace.limits.score_threshold)
+    ranked = _Ranked.of(trace, letterbox, threshold)
     kept = ranked.detections(trace.limits.max_detections)
     missed = outcomes(kept, truth, MIN_IOU)[2].tolist()
     ious = pairwise_iou(truth.boxes, kept.boxes) * (truth.labels[:, None] == kept.labels)  # N, detections
@@ -159,7 +162,10 @@ def explain_misses(
         found[i] = Place(classes.names[int(truth.labels[i])], float(kept.scores[best]), float(ious[i, best]))
     search = _Search(trace, truth, letterbox, classes, ranked)
     misses = tuple(search.miss(i) for i, is_missed in enumerate(missed) if is_missed)
-    return ImageMisses(found, misses, tuple(torch.nonzero(truth.ignore).flatten().tolist()))
+    least = min(threshold, max(FAINT_SCORE, trace.limits.score_threshold))
+    more = _Ranked.of(trace, letterbox, least).detections(trace.limits.max_detections)
+    right, wrong = (more.scores[chosen].double().numpy() for chosen in outcomes(more, truth, MIN_IOU)[:2])
+    return ImageMisses(found, misses, tuple(torch.nonzero(truth.ignore).flatten().tolist()), right, wrong)
 
 
 @dataclass(frozen=True, eq=False)

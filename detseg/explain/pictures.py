@@ -91,10 +91,11 @@ def lay_heat(image: UInt8Array, heat: npt.NDArray[np.float32]) -> UInt8Array:
 def _of_objects(predictor: Predictor, image: UInt8Array, number: int | None, most: int) -> dict[str, UInt8Array]:
     heats = detection_heat_maps(predictor, image, most if number is None else number)
     if number is not None and not 1 <= number <= len(heats):
-        raise ConfigError(
-            f"object_number: expected 1 to {len(predictor(image))}, of the detections of this image that score "
-            f"{predictor.score_threshold:g} or more, the best first, got {number}"
-        )
+        least, num = f"{predictor.score_threshold:g} or more", len(predictor(image))
+        if not num:
+            raise ConfigError(f"object_number {number}: nothing in this image scores {least}")
+        which = f"of the detections of this image that score {least}, the best first"
+        raise ConfigError(f"object_number: expected 1 to {num}, {which}, got {number}")
     if not heats:
         logger.info(f"nothing in this image scores {predictor.score_threshold:g} or more: no object to explain")
     pictures = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,15 @@ import numpy as np
 import torch
 from rich.progress import track
 
+from detseg.checkpoint import read_model_checkpoint
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.annotations.model import training_boxes
+from detseg.data.annotations.report import sizes_in_input
 from detseg.data.build import Split, resolve_data
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.loading.loader import eval_loader
 from detseg.data.loading.processes import loader_errors
-from detseg.errors import CheckpointError, ConfigError, DataError, MissingSplitError
+from detseg.errors import CheckpointError, ConfigError, DataError, DetsegError, MissingSplitError
 from detseg.evaluation.run import EVALUATION_ADVICE, evaluation_config, open_split_for
 from detseg.explain.advice import Adviser
 from detseg.explain.misses import ImageMisses, explain_misses
@@ -30,8 +33,10 @@ from detseg.models.acceleration import fuse
 from detseg.ops.letterbox import Letterbox
 from detseg.ops.tensors import to_float
 from detseg.predict import find_device
-from detseg.structures import SCORE_THRESHOLD, Batch, BoxTargets, ClassTable, ImageAnnotations
+from detseg.structures import SCORE_THRESHOLD, Batch, BoxTargets, ClassTable, FloatArray, ImageAnnotations
 from detseg.tasks import kind_of
+
+logger = logging.getLogger("detseg")
 
 _SPLITS: tuple[Split, ...] = ("val", "test", "train")  # in which an image is looked for, the smallest first
 
@@ -102,11 +107,14 @@ def explain_split(
     explained = _explained(checkpoint, overrides, score_threshold, device)
     dataset = explained.open_split(split)
     misses, num_objects = [], 0
+    scores = [(np.zeros(0), np.zeros(0))]
     progress: Any = {"total": len(dataset), "description": "explaining", "transient": True, "console": console}
     for index, of_image in enumerate(track(explained.misses(dataset), **progress)):
         num_objects += len(of_image.found) + len(of_image.misses)
-        misses += [(str(dataset.path(index)), miss) for miss in of_image.misses]
-    return MissSummary.of(len(dataset), num_objects, score_threshold, tuple(misses), explained.adviser)
+        misses += [(dataset.packed.path(index), miss) for miss in of_image.misses]
+        scores.append((of_image.right, of_image.wrong))
+    right, wrong = map(np.concatenate, zip(*scores, strict=True))
+    return MissSummary.of(len(dataset), num_objects, score_threshold, tuple(misses), explained.adviser, right, wrong)
 
 
 @messages_on_console()
@@ -121,7 +129,7 @@ def explain_image(
     """Explain the misses in one image of a checkpoint's data, whose annotations say what is in it.
 
     Args:
-        image: the file of an image of a split.
+        image: the file of an image of a split, or its path in the data.
         split: which one; None: that which has the image.
         checkpoint, overrides, score_threshold, device: as in ``explain_split``.
 
@@ -142,7 +150,8 @@ def explain_image(
             continue
         wanted = image.resolve()
         for index in range(len(dataset)):
-            if dataset.path(index).name == image.name and dataset.path(index).resolve() == wanted:
+            path = dataset.path(index)
+            if path.name == image.name and (path.resolve() == wanted or Path(dataset.packed.path(index)) == image):
                 (found,) = explained.misses(dataset.subset([index]))
                 return found, explained.adviser
         looked_at.append(f"{name} ({counted(len(dataset), 'image')}, such as {dataset.path(0)})")
@@ -150,6 +159,23 @@ def explain_image(
         f"{image}: is not in the data of {checkpoint}, so what is in it is not known: looked in "
         f"{', '.join(looked_at)}; name an image of these, or other data with data.root=..."
     )
+
+
+def object_sizes(checkpoint: Path) -> FloatArray | None:
+    """(T,) the square roots of the areas of the boxes in the val split of a run, pixels of the network input; None, and
+    a line in the log, where that is not there; None of a model that finds no objects."""
+    contents = read_model_checkpoint(checkpoint)
+    try:
+        config = resolve_data(evaluation_config(contents.config, str(checkpoint), ()))
+        if not kind_of(config.model).finds_objects:
+            return None
+        dataset = open_split_for(config, "val", contents.classes, checkpoint)
+    except DetsegError as error:
+        logger.info(f"how large objects are is not known: {error}")
+        return None
+    assert isinstance(dataset, DetectionDataset)
+    sizes, _ = sizes_in_input(dataset.packed, config.data.input_hw)
+    return np.asarray(np.sqrt(sizes.prod(axis=1)), dtype=np.float64)
 
 
 def _explained(checkpoint: Path, overrides: Sequence[str], score_threshold: float, device: str) -> _Explained:

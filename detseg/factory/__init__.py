@@ -89,6 +89,7 @@ def build_named_model(
     name: str,
     classes: ClassTable | Sequence[str],
     backbone: str | None = None,
+    *,
     weights: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Model:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.metrics.coco import RECALL_LEVELS, CocoMatches, coco_matches
-from detseg.metrics.records import DetectionRecords, MaskRecords
+from detseg.metrics.records import DetectionRecords, IouType, MaskRecords
 from detseg.metrics.voc import Ranking, best_matches, rank_classes
 from detseg.structures import ClassTable, FloatArray, IntArray
 
@@ -165,15 +165,16 @@ def detection_samples(
     f1_iou: float,
     num_resamples: int = 1000,
     seed: int = 0,
+    f1_of: IouType = "bbox",
 ) -> Samples:
     """AP, AP50, AP75 and F1 of boxes on resamples of the images; of masks, too (``mask_AP``, ...), where the records
-    have some. Arguments as of the evaluator."""
+    have some, and F1 of masks instead where asked for (``mask_F1``). Arguments as of the evaluator."""
     order = np.argsort(classes.source_ids, kind="stable")
     counters = {"": ApCounter.of_classes(coco_matches(records, classes, max_detections), max_detections)}
     if isinstance(records, MaskRecords):
         matches = coco_matches(records, classes, max_detections, "segm")
         counters = {"mask_": ApCounter.of_classes(matches, max_detections), **counters}
-    f1 = F1Counter.of_classes(records, rank_classes(records, best_matches(records), f1_iou, len(classes)))
+    f1 = F1Counter.of_classes(records, rank_classes(records, best_matches(records, f1_of), f1_iou, len(classes)))
 
     def count(weights: Weights) -> tuple[list[FloatArray], FloatArray]:
         ap = [np.stack([one.ap(weights) for one in of_classes], axis=-1) for of_classes in counters.values()]  # B T C
@@ -193,8 +194,9 @@ def detection_samples(
         by_label[..., order] = ap
         numbers |= {f"{kind}AP": _mean(ap), f"{kind}AP50": _mean(ap[:, 0]), f"{kind}AP75": _mean(ap[:, 5])}
         by_class |= {f"{kind}AP": by_label.mean(axis=1), f"{kind}AP50": by_label[:, 0]}
-    by_class["F1"] = np.concatenate([chunk for _, chunk in counted])
-    return _samples(numbers | {"F1": _mean(by_class["F1"])}, by_class, len(records.image_ids))
+    name = "F1" if f1_of == "bbox" else "mask_F1"
+    by_class[name] = np.concatenate([chunk for _, chunk in counted])
+    return _samples(numbers | {name: _mean(by_class[name])}, by_class, len(records.image_ids))
 
 
 def segmentation_samples(confusions: IntArray, bands: IntArray, num_resamples: int = 1000, seed: int = 0) -> Samples:

@@ -200,9 +200,8 @@ class DetectionResult:
         longer = "train longer (trainer.max_epochs), raise data.image_size if they are small"
         if ap50 < _HARDLY_FOUND:
             return [
-                f"Hardly any objects are found (AP50 {ap50:.3f}): {longer}, or begin with trained weights "
-                "(model.backbone.pretrained); a low score threshold (`detseg predict --score 0.05`) shows what the "
-                "model is unsure of."
+                f"Hardly any objects are found (AP50 {ap50:.3f}): {longer}; a low score threshold (`detseg predict "
+                "--score 0.05`) shows what the model is unsure of."
             ]
         sentences = []
         found = [row for row in self.classes if row.num_objects and row.num_detections]

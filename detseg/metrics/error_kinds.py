@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
 
 import numpy as np
 
 from detseg.metrics.coco import mask_ious
-from detseg.metrics.records import DetectionRecords, MaskRecords
+from detseg.metrics.records import DetectionRecords, IouType, MaskRecords
 from detseg.structures import BoolArray, ClassTable, FloatArray, IntArray
 
 _LEVELS: FloatArray = np.arange(101) / 100
@@ -70,7 +69,7 @@ def error_kinds(
     records: DetectionRecords,
     classes: ClassTable,
     max_detections: int = 100,
-    iou_type: Literal["bbox", "segm"] = "bbox",
+    iou_type: IouType = "bbox",
     right_iou: float = 0.5,
     background_iou: float = 0.1,
 ) -> ErrorKinds:
@@ -91,13 +90,13 @@ def error_kinds(
     for found, true in detections_and_objects(records, max_detections):
         to_find, crowd = true[~records.object_ignore[true]], true[records.object_ignore[true]]
         labels = records.detection_labels[found]
-        ious = _ious(records, found, to_find, iou_type, crowd=False)
+        ious = ious_of(records, found, to_find, iou_type)
         same = labels[:, None] == records.object_labels[to_find]
         own = _matches(ious * same, right_iou)
         right = own >= 0
         there = np.zeros(len(to_find), dtype=np.bool_)
         there[own[right]] = True
-        inside = _ious(records, found, crowd, iou_type, crowd=True) > right_iou
+        inside = ious_of(records, found, crowd, iou_type, crowd=True) > right_iou
         of_crowd = (inside & (labels[:, None] == records.object_labels[crowd])).any(axis=1) & ~right
         kind, nearest = _explained(ious, same, there, right_iou, background_iou)
         kinds[found] = np.where(right, _RIGHT, kind)
@@ -125,10 +124,11 @@ def detections_and_objects(records: DetectionRecords, max_detections: int) -> li
     ]
 
 
-def _ious(
-    records: DetectionRecords, found: IntArray, true: IntArray, iou_type: Literal["bbox", "segm"], crowd: bool
+def ious_of(
+    records: DetectionRecords, found: IntArray, true: IntArray, iou_type: IouType, crowd: bool = False
 ) -> FloatArray:
-    """(N, M); with crowd regions the fraction of the detection that is inside."""
+    """(N,) detections and (M,) objects of an image, by their positions, → (N, M) IoU; with ``crowd`` regions the
+    fraction of the detection that is inside."""
     if not len(found) or not len(true):
         return np.zeros((len(found), len(true)))
     if iou_type == "segm":

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from detseg.structures import BoolArray, DetectorOutput, FloatArray, ImageAnnotations, InstanceMasks, IntArray
+
+IouType = Literal["bbox", "segm"]
+"""What is compared: boxes, or masks, of which only ``MaskRecords`` have some."""
 
 MaskColumn = npt.NDArray[np.object_]  # compressed run lengths (see `detseg.ops.masks`), one ``bytes`` an entry
 

@@ -11,12 +11,14 @@ Letters: D detections, G objects.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from detseg.metrics.records import DetectionRecords, overlapping_pairs
+from detseg.metrics.coco import mask_ious
+from detseg.metrics.records import DetectionRecords, IouType, MaskRecords, overlapping_pairs
 from detseg.structures import FloatArray, IntArray
 
 
@@ -38,22 +40,19 @@ class Ranking:
     num_objects: int  # to find
 
 
-def best_matches(records: DetectionRecords) -> BestMatches:
-    """Find the object of the same image and class that each detection overlaps most."""
+def best_matches(records: DetectionRecords, iou_type: IouType = "bbox") -> BestMatches:
+    """Find the object of the same image and class that each detection overlaps most, by boxes or by masks."""
     image_ids = np.sort(records.image_ids)
     num_labels = 1 + max(records.detection_labels.max(initial=0), records.object_labels.max(initial=0))
     detection_groups = np.searchsorted(image_ids, records.detection_image_ids) * num_labels + records.detection_labels
     object_groups = np.searchsorted(image_ids, records.object_image_ids) * num_labels + records.object_labels
     by_group = np.argsort(object_groups, kind="stable")
-    boxes, object_boxes = records.detection_boxes, records.object_boxes[by_group]
-    areas, object_areas = ((b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, object_boxes))
-    best = np.full(len(boxes), -1, dtype=np.int64)
-    best_ious = np.zeros(len(boxes))
-    pairs = overlapping_pairs(boxes, object_boxes, detection_groups, object_groups[by_group])
-    for detections, objects, intersections in pairs:
+    best = np.full(len(detection_groups), -1, dtype=np.int64)
+    best_ious = np.zeros(len(detection_groups))
+    pairs = _box_pairs if iou_type == "bbox" else _mask_pairs
+    for detections, objects, ious in pairs(records, by_group, detection_groups, object_groups[by_group]):
         if not len(detections):
             continue
-        ious = intersections / (areas[detections] + object_areas[objects] - intersections)
         firsts = np.flatnonzero(np.diff(detections, prepend=-1))
         highest = np.maximum.reduceat(ious, firsts)
         winners = np.flatnonzero(ious == np.repeat(highest, np.diff(firsts, append=len(ious))))
@@ -61,6 +60,35 @@ def best_matches(records: DetectionRecords) -> BestMatches:
         best[detections] = by_group[objects[winners[np.searchsorted(winners, firsts)]]]  # the first of equals
         best_ious[detections] = highest
     return BestMatches(best, best_ious)
+
+
+_Pairs = Iterator[tuple[IntArray, IntArray, FloatArray]]
+"""Detections and objects of one group that overlap, by detection and then by object, and their IoU: positions of the
+detections in the records, and of the objects among those by group."""
+
+
+def _box_pairs(
+    records: DetectionRecords, by_group: IntArray, detection_groups: IntArray, object_groups: IntArray
+) -> _Pairs:
+    boxes, object_boxes = records.detection_boxes, records.object_boxes[by_group]
+    areas, object_areas = ((b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, object_boxes))
+    pairs = overlapping_pairs(boxes, object_boxes, detection_groups, object_groups)
+    for detections, objects, intersections in pairs:
+        yield detections, objects, intersections / (areas[detections] + object_areas[objects] - intersections)
+
+
+def _mask_pairs(
+    records: DetectionRecords, by_group: IntArray, detection_groups: IntArray, object_groups: IntArray
+) -> _Pairs:
+    assert isinstance(records, MaskRecords)
+    in_order = np.argsort(detection_groups, kind="stable")
+    for group in np.intersect1d(detection_groups, object_groups):
+        start, end = np.searchsorted(detection_groups[in_order], [group, group + 1])
+        first, last = np.searchsorted(object_groups, [group, group + 1])
+        detections = in_order[start:end]
+        ious = mask_ious(records, detections, by_group[first:last], crowd=False)
+        rows, columns = np.nonzero(ious)
+        yield detections[rows], first + columns, ious[rows, columns]
 
 
 def rank_classes(

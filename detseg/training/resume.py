@@ -88,9 +88,10 @@ class LossMeans:
 
 
 class RunState:
-    """Place in the epoch, sums of the losses, skipped steps, batch norm in its warm-up, random generators.
+    """Place in the epoch, sums of the losses, rates, skipped steps, batch norm in its warm-up, random generators.
 
     Attributes:
+        learning_rates: of the last step, by name, the first first; empty before the first step.
         train_means: losses of the present epoch.
         resumed_at: epochs that had ended, and batches of the next one that were done, where the run resumes.
     """
@@ -98,6 +99,7 @@ class RunState:
     def __init__(self, warmup: BatchNormWarmup, guard: StepGuard) -> None:
         self._warmup, self._guard = warmup, guard
         self.train_means = LossMeans()
+        self.learning_rates = dict[str, float]()
         self.resumed_at: Mapping[str, int] = {"epoch": 0, "batch": 0}
         self._resumed_means: list[dict[str, Any]] | None = None
         self._loops_at_epoch_start: dict[str, Any] | None = None
@@ -143,6 +145,7 @@ class RunState:
             "over": bool(trainer.should_stop),  # early stopping has ended the run
             "world_size": trainer.world_size,
             "means": self.train_means.state(processes),
+            "learning_rates": self.learning_rates,
             "fresh_norms": self._warmup.names,
             "skipped_steps": self._guard.num_skipped,
             "random": random_state(),
@@ -154,6 +157,7 @@ class RunState:
             return
         self.resumed_at = entry["place"]
         self._resumed_means = entry["means"] if self.resumed_at["batch"] else None
+        self.learning_rates = dict(entry.get("learning_rates", {}))
         self._warmup.keep(entry["fresh_norms"])
         self._guard.num_skipped = int(entry.get("skipped_steps", 0))
         restore_random_state(entry["random"])

@@ -23,7 +23,7 @@ from detseg.training.callbacks.checkpoints import AtomicCheckpointIO
 from detseg.training.callbacks.oom import training_memory_errors
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.distributed import first_speaks
-from detseg.training.resume import HOW_TO_RESUME, check_resumable, why_over
+from detseg.training.resume import check_resumable, why_over
 from detseg.training.seeding import seed_generators
 from detseg.training.setup.announce import announce_run, conclude_run, transfer_hint
 from detseg.training.setup.batch_size import gpu_of_run, with_batch_size
@@ -89,7 +89,7 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
             _fit(config, trainer, task, data, checkpoint)
     except KeyboardInterrupt:
         if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:
-            logger.info(f"stopped; what was saved last is in {run_dir}: {HOW_TO_RESUME}")
+            logger.info(f"stopped; what was saved last is in {run_dir}: {own.stop.how_to_resume}")
         raise
     for line in data.lines():
         logger.info(line)

@@ -6,6 +6,7 @@ Lightning has put the batch on the device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from detseg.checkpoint import ENTRY, model_entry
@@ -170,6 +172,17 @@ class Task(L.LightningModule):
         if self.average is not None:
             # Lightning counts the step, whether made or skipped, when this returns.
             self.average.update(self.model, self.global_step + 1 - self.guard.num_skipped)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Notes the rates that the step is made with: behind it the schedule has moved on."""
+        rates = self.run_state.learning_rates = dict[str, float]()
+        for group in optimizer.param_groups:
+            rates.setdefault(group.get("name", "lr"), float(group["lr"]))
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the last step, of the first group; NaN before the first step."""
+        return next(iter(self.run_state.learning_rates.values()), math.nan)
 
     def _losses_again(self, seen: StepBatch) -> dict[str, Tensor]:
         with self.trainer.precision_plugin.train_step_context():

@@ -67,6 +67,8 @@ def goal_of(criterion: str, minimize: str | None, subject_to: str | None) -> Goa
             raise ConfigError(f"--minimize: expected {' or '.join(COSTS)}, got {_wrong(minimize)}")
         return Goal(criterion, minimize)
     parts = re.fullmatch(r"\s*(\w+)\s*<=?\s*((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*", subject_to)
+    if ">" in subject_to:
+        raise ConfigError(f"--subject-to: a limit is what a cost must not exceed: write '<', got {quoted(subject_to)}")
     if parts is None or parts[1] not in COSTS:
         name = parts[1] if parts else subject_to
         raise ConfigError(

@@ -21,7 +21,7 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.strict_yaml import Override
 from detseg.errors import ConfigError, DetsegError, RunStoppedError
 from detseg.factory.backbones import build_backbone
-from detseg.messages import listed, messages_on_console, one_line
+from detseg.messages import listed, messages_on_console, messages_to_file, one_line
 from detseg.training.callbacks.stopping import StopRequest
 from detseg.training.setup.build import criterion_of
 from detseg.tuning.objective import Goal, metrics_text, train_and_measure
@@ -142,6 +142,7 @@ class _Search:
         self._failures: list[str] = []  # of this process, in their order
         self._leaving: BaseException | None = None  # why this process ends
         self._is_lost = False  # another process has taken the trial over
+        self._is_first = True  # trial of this process
 
     def trials(self) -> list[Trial]:
         """Those that are wanted, as far as they have begun, and those of an earlier command that wanted more."""
@@ -210,10 +211,26 @@ class _Search:
         except BaseException as error:
             self._note(attempt, trial.number, error)
             raise _NoResultError from None
-        logger.info(f"trial {trial.number}{' (pruned)' if is_pruned else ''}: {metrics_text(metrics)}")
+        logger.info(f"{self._name(trial)}{' (pruned)' if is_pruned else ''}: {metrics_text(metrics)}{self._best()}")
         if is_pruned:
             raise TrialPruned
         return [metrics[name] for name in self.plan.goal.objectives]
+
+    def _name(self, trial: Trial) -> str:
+        return f"trial {trial.number} of {self.plan.num_trials}"
+
+    def _best(self) -> str:
+        """The best of the trials so far, the one that is about to end among them."""
+        criterion = self.plan.goal.criterion
+        done = [t for t in self.trials() if t.state in ("complete", "running") and t.metrics]
+        best = max(
+            (t for t in done if self.plan.goal.allows(t.metrics)), key=lambda t: t.metrics[criterion], default=None
+        )
+        return "" if best is None else f", best so far {best.metrics[criterion]:.4g} (trial {best.number})"
+
+    def _is_shown(self, record: logging.LogRecord) -> bool:
+        """Whether what a training says is shown: what is of the data or the settings, once."""
+        return self._is_first and (record.levelno >= logging.WARNING or record.getMessage().startswith("hint "))
 
     def _train(self, attempt: Attempt, trial: Trial) -> tuple[Mapping[str, float], bool]:
         """The metrics, and whether the training was pruned."""
@@ -223,7 +240,9 @@ class _Search:
         for parameter in plan.space:
             parameter.suggest(attempt)
         config = plan.config(attempt.params)
-        logger.info(f"trial {trial.number}: {', '.join(f'{name}={value}' for name, value in attempt.params.items())}")
+        values = ", ".join(f"{name}={value}" for name, value in attempt.params.items())
+        log = self.folder / "logs" / f"{run_dir.name}.log"
+        logger.info(f"{self._name(trial)}: {values}{f'; what it says is in {log}' if self._is_first else ''}")
 
         def is_enough(epoch: int, value: float) -> bool:
             nonlocal is_pruned
@@ -237,7 +256,11 @@ class _Search:
 
         trainer = config.trainer.model_copy(update={"devices": 1})
         config = config.model_copy(update={"run_dir": run_dir, "trainer": trainer})
-        metrics = self.carry_out(config, plan.goal, is_enough, self.stop)
+        try:
+            with messages_to_file(log, self._is_shown):
+                metrics = self.carry_out(config, plan.goal, is_enough, self.stop)
+        finally:
+            self._is_first = False
         if plan.goal.cost is not None and plan.goal.limit is not None:
             attempt.set_constraint(plan.goal.cost, metrics[plan.goal.cost] - plan.goal.limit)
         return metrics, is_pruned

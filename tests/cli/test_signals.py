@@ -1,17 +1,21 @@
-"""SIGTERM while a training waits for a batch that does not come."""
+"""SIGTERM while a training waits for a batch that does not come, and in a learning curve."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from detseg.checkpoint.provenance import command
+from detseg.cli import main
 from detseg.cli.signals import stop_on_signals
-from detseg.errors import RunStoppedError
+from detseg.errors import EXIT_STOPPED, RunStoppedError
 from detseg.structures import ImageAnnotations, Sample
 from detseg.training.resume import HOW_TO_RESUME
 from detseg.training.run import train
@@ -44,6 +48,30 @@ class _Stuck(PaintedSource):
 
     def annotations(self, index: int) -> ImageAnnotations:
         return PaintedSource(self.num).annotations(index)
+
+
+def test_a_stopped_learning_curve_says_what_to_type(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`detseg report` has no --resume."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run.run_dir, run)
+
+    def stop() -> None:
+        deadline = time.monotonic() + 60
+        while not list(run.glob("learning_curve/*/metrics.csv")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    assert main(["report", str(run), "--learning-curve", "--device", "cpu"]) == EXIT_STOPPED
+    thread.join()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "everything is saved in" in line
+    assert f"the same command resumes: {command()}" in line
+    assert "--resume" not in line
+    assert not (run / "report").exists()
 
 
 @pytest.mark.parametrize(

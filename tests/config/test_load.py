@@ -58,6 +58,11 @@ def test_types_come_through(tmp_path: Path) -> None:
     assert isinstance(config.trainer.gradient_clip_norm, float)
 
 
+def test_numbers_are_tags(tmp_path: Path) -> None:
+    config = load(tmp_path, VOC, "tags.fold=1", "tags.frozen=true", "tags.lr=0.5", "tags.set=blood")
+    assert config.tags == {"fold": "1", "frozen": "true", "lr": "0.5", "set": "blood"}
+
+
 def test_a_section_with_a_default_kind_needs_no_name(tmp_path: Path) -> None:
     config = load(tmp_path, VOC + "schedule: {warmup_epochs: 1}\nmodel: {head: {reg_max: 8}}\n", "optimizer.lr=0.5")
     assert config.schedule == CosineConfig(warmup_epochs=1.0)

@@ -14,7 +14,7 @@ from detseg.factory import build_model
 from detseg.structures import ClassTable
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
-FACTS = (Facts(), Facts(still_rising=True, small={"ball": 12.0}), Facts(scale=0.4))
+FACTS = (Facts(), Facts(still_rising=True, small={"ball": 12.0}), Facts(scale=0.4), Facts(unlearned=("ball",)))
 GAPS: tuple[GapName, ...] = get_args(GapName)
 VARIANTS: dict[str, tuple[str, ...]] = {
     "yolo_shapes": (
@@ -72,6 +72,20 @@ def test_suggested_models_can_be_built(name: str) -> None:
     assert found
     for model in found:
         build_model(model, ClassTable(("a", "b", "c")), load_pretrained=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("unet_shapes", "model.loss.class_weights=median_frequency"),
+        ("yolo_shapes", "model.class_weights=inverse_sqrt_frequency"),
+    ],
+)
+def test_classes_that_are_not_learned_weigh_more(name: str, weights: str) -> None:
+    path = weights.partition("=")[0]
+    facts = Facts(unlearned=("ball",))
+    assert said(load_config(name, [f"{path}=null"]), "avoidable bias", facts)[0] == weights
+    assert weights not in said(load_config(name, [weights]), "avoidable bias", facts)
 
 
 def test_what_was_not_tried_comes_first() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 from detseg.checkpoint import read_raw_checkpoint, run_checkpoint, save_atomically
 from detseg.cli import main
@@ -165,6 +166,7 @@ def test_what_cannot_be_compared_is_one_line(
         ("evaluation", "max_detections", 7, r"evaluation\.max_detections is 100 and 7; give one value for both$"),
         ("data", "root", "fewer", r"the first has \d+ images, the second 3; name one set with data\.root="),
         ("data", "root", "others", "the annotations of their images differ; name one set with data.root="),
+        ("data", "root", "blurred", r"the image files differ \(by their sizes in bytes\); name one set with"),
     ],
 )
 def test_another_protocol_or_set_cannot_be_compared(
@@ -174,9 +176,44 @@ def test_another_protocol_or_set_cannot_be_compared(
     annotation = next(iter(sorted((tmp_path / "others" / "Annotations").glob("val*.xml"))))
     annotation.write_text(re.sub(r"<xmax>\d+", "<xmax>3", annotation.read_text()).replace("<xmin>", "<xmin>0"))
     write_colors(tmp_path / "fewer", {"train": 2, "val": 3})
+    shutil.copytree(tiny_run.data_root, tmp_path / "blurred")
+    for path in (tmp_path / "blurred" / "JPEGImages").glob("val*"):
+        Image.open(path).filter(ImageFilter.GaussianBlur(2)).save(path)
     content = read_raw_checkpoint(tiny_run.best)
     content["detseg"]["config"][section][key] = str(tmp_path / value) if isinstance(value, str) else value
     other = tmp_path / "other.ckpt"
     save_atomically(content, other)
     with pytest.raises(DetsegError, match=line):
         compare([tiny_run.best, other], "val", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ("SegmentationClass", r"the mask files differ \(by their sizes in bytes\); name one set with data.root="),
+        ("val_objects", "the annotations of their images differ; name one set with data.root="),
+    ],
+)
+def test_other_masks_cannot_be_compared(
+    changed: str, line: str, tiny_segmentation: TinyRun, tiny_instances: TinyRun, tmp_path: Path
+) -> None:
+    """Of label maps, with as many pixels of each class as before, and of objects, with the boxes as they were."""
+    run = tiny_segmentation if changed == "SegmentationClass" else tiny_instances
+    root = tmp_path / "data"
+    shutil.copytree(run.data_root, root)
+    if run is tiny_segmentation:
+        for path in (root / changed).glob("val*.png"):
+            mask = Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            mask.save(path, compress_level=0)
+    else:
+        file = root / "annotations" / "instances_val.json"
+        content = json.loads(file.read_text())
+        for entry in content["annotations"]:
+            x, y, width, height = entry["bbox"]
+            entry["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+        file.write_text(json.dumps(content))
+    content = read_raw_checkpoint(run.best)
+    content["detseg"]["config"]["data"]["root"] = str(root)
+    save_atomically(content, tmp_path / "other.ckpt")
+    with pytest.raises(DetsegError, match=line):
+        compare([run.best, tmp_path / "other.ckpt"], "val", device="cpu")

@@ -3,12 +3,15 @@ known, and what is tried finds the object where that can be told without a train
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from detseg.config.load import config_from_dict, config_to_dict
@@ -223,11 +226,14 @@ def miss_of(cause: Cause, measure: float) -> Miss:
     return replace(missed(trace, [(*HERE, 0)]), cause=cause, measure=measure)
 
 
+NONE = np.zeros(0)
+
+
 def test_a_split_in_numbers() -> None:
     causes = [(Cause.SMALL, 2.0), (Cause.LOW_SCORE, 0.1), (Cause.SMALL, 6.0), (Cause.SMALL, 7.0), (Cause.UNSEEN, 0.0)]
     misses = tuple((f"{i % 2}.jpg", miss_of(*row)) for i, row in enumerate(causes))
     adviser = Adviser(config_of({"name": "yolo"}, [64, 128]), None)
-    summary = MissSummary.of(4, 20, 0.3, misses, adviser)
+    summary = MissSummary.of(4, 20, 0.3, misses, adviser, np.array([0.9] * 15 + [0.1]), np.array([0.5]))
     assert [(row.cause, row.count, row.fraction) for row in summary.causes] == [
         (Cause.SMALL, 3, 0.6),
         (Cause.LOW_SCORE, 1, 0.2),
@@ -239,16 +245,66 @@ def test_a_split_in_numbers() -> None:
     assert summary.lines() == [
         "missed with a score of 0.3: 5 of 20 objects in 4 images; most in 0.jpg (3), 1.jpg (2)",
         "60 % of the misses are below 8 px after resizing; try data.image_size=[96,192]",
+        # 30 / 36 and 32 / 37
+        "--score 0.10 finds 1 object more, with 0 wrong detections more: F1 0.833 now, 0.865 then; the best is 0.865, "
+        "at 0.10",
     ]
-    empty = MissSummary.of(4, 20, 0.3, (), adviser)
+    empty = MissSummary.of(4, 20, 0.3, (), adviser, NONE, NONE)
     assert (empty.recommended, empty.lines()) == (None, ["missed with a score of 0.3: 0 of 20 objects in 4 images"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "f1", "recommended", "line"),
+    [
+        # Right from 0.3 on: 2 of 5 objects, with 1 wrong; at 0.15 2 more are right, and 1 or 11 more are wrong.
+        ([0.4, 0.2], (4 / 8, 8 / 11), "--score 0.15", "1 wrong detection more: F1 0.500 now, 0.727 then"),
+        (
+            [0.4, *[0.2] * 11],
+            (4 / 8, 8 / 21),
+            "trainer.max_epochs=200",
+            "11 wrong detections more: F1 0.500 now, 0.",
+        ),
+    ],
+)
+def test_a_lower_score_is_recommended_only_if_f1_rises(
+    wrong: list[float], f1: tuple[float, float], recommended: str, line: str
+) -> None:
+    misses = [miss_of(Cause.LOW_SCORE, 0.155), miss_of(Cause.LOW_SCORE, 0.155), miss_of(Cause.UNSEEN, 0.0)]
+    adviser, right = Adviser(config_of({"name": "yolo"}), None), np.array([0.9, 0.5, 0.155, 0.155])
+    found = MissSummary.of(1, 5, 0.3, tuple(("a.jpg", miss) for miss in misses), adviser, right, np.array(wrong))
+    assert found.lower_score is not None
+    assert found.lower_score.f1 == pytest.approx(f1)
+    assert (found.lower_score.found, found.lower_score.wrong) == (2, len(wrong) - 1)
+    assert str(found.recommended) == found.to_dict()["recommended"] == recommended
+    lines = found.lines()
+    assert lines[1].endswith(f"; try {recommended}")
+    assert f"--score 0.15 finds 2 objects more, with {line}" in lines[2]
+    assert ("(lowers F1)" in found.html()) is (f1[1] < f1[0])
+    # 0.9 and 0.5 alone: 4 / 7; with what scores 0.155: 8 / 11.
+    best = 8 / 11 if len(wrong) == 2 else 4 / 7
+    assert f"the best is {best:.3f}, at {0.15 if len(wrong) == 2 else 0.5:.2f}" in lines[2]
+    alone = MissSummary.of(1, 5, 0.3, tuple(("a.jpg", miss) for miss in misses[:2]), adviser, right, np.array(wrong))
+    assert (alone.recommended is None) is (f1[1] < f1[0])
+
+
+def test_the_table_cuts_no_setting_at_80_columns() -> None:
+    adviser = Adviser(config_of(RCNN), small_detector(3, masks=False))
+    misses = tuple(("a.jpg", miss_of(cause, 2.0)) for cause in (Cause.MISPLACED, Cause.PROPOSAL_CUT, Cause.NO_ANCHOR))
+    summary = MissSummary.of(1, 5, 0.3, misses, adviser, NONE, NONE)
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(summary.table())
+    assert "…" not in shown.get()
+    cells = "".join(line[43:].strip() for line in shown.get().splitlines())
+    assert all(str(row.setting) in cells for row in summary.causes)
+    assert max(map(len, shown.get().splitlines())) <= 80
 
 
 def test_every_cause_has_a_sentence() -> None:
     config, detector = config_of(RCNN), small_detector(3, masks=False)
     for cause in Cause:
         miss = miss_of(cause, 0.6)
-        summary = MissSummary.of(1, 1, 0.3, (("a.jpg", miss),), Adviser(config, detector))
+        summary = MissSummary.of(1, 1, 0.3, (("a.jpg", miss),), Adviser(config, detector), NONE, NONE)
         assert summary.causes[0].sentence.startswith("100 % of the misses ")
         assert summary.to_dict()["misses"][0]["cause"] == cause
         advice(miss, RCNN, detector)

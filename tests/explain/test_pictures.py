@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detseg.checkpoint import read_raw_checkpoint, save_atomically
 from detseg.cli import main
 from detseg.errors import ConfigError
 from detseg.explain.pictures import lay_heat, write_pictures
@@ -66,6 +68,8 @@ def test_an_image_without_objects_has_the_other_pictures(
         names = written(tmp_path / "out", tiny_run.best, tmp_path / "black.png")
     assert names >= NETWORK
     assert "nothing in this image scores 0.3 or more" in caplog.text
+    with pytest.raises(ConfigError, match=r"^object_number 1: nothing in this image scores 0\.3 or more$"):
+        written(tmp_path / "none", tiny_run.best, tmp_path / "black.png", object_number=1)
 
 
 def test_pictures_of_a_segmenter(tmp_path: Path) -> None:
@@ -94,6 +98,34 @@ def test_heat_colours_what_is_hot_and_leaves_the_rest_grey() -> None:
     assert red > blue
 
 
+def test_the_command_shows_one_object_and_the_sizes_of_the_data(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sizes are those of the boxes of val after the letterbox to 64 pixels, worked out from the XML files."""
+    image, _ = image_with_objects(tiny_run, 2)
+    command = ["explain", str(tiny_run.run_dir), str(image), "--object", "2", "--pictures", str(tmp_path / "seen")]
+    assert main([*command, "--device", "cpu"]) == 0
+    assert {path.name for path in (tmp_path / "seen").glob("object_*")} == {"object_2.png"}
+    sizes = []
+    for file in sorted((tiny_run.data_root / "Annotations").glob("val*.xml")):
+        root = ElementTree.parse(file).getroot()
+        longest = max(int(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
+        for entry in root.iter("object"):
+            if entry.findtext("difficult") != "1":
+                x1, y1, x2, y2 = (int(entry.findtext(f"bndbox/{c}", "")) for c in ("xmin", "ymin", "xmax", "ymax"))
+                sizes.append(((x2 - x1 + 1) * (y2 - y1 + 1)) ** 0.5 * 64 / longest)
+    low, high = np.percentile(sizes, (5, 95))
+    said = capsys.readouterr().out
+    assert f"; nine of ten objects are {low:.0f} to {high:.0f} px" in said.replace("\n", " ")
+    content = read_raw_checkpoint(tiny_run.best)
+    content["detseg"]["config"]["data"]["root"] = str(tmp_path / "nowhere")
+    save_atomically(content, tmp_path / "moved.ckpt")
+    assert main(["explain", str(tmp_path / "moved.ckpt"), *command[2:], "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "how large objects are is not known" in said
+    assert "nine of ten" not in said
+
+
 def test_the_command_writes_them(
     tiny_segmentation: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,7 +137,7 @@ def test_the_command_writes_them(
     assert all(f"written: {path}" in said for path in folder.iterdir())
     for wrong, line in (
         ([], "--pictures: are of one image; name it after the run"),
-        ([str(image), "--object", "0"], "--object: not with --pictures"),
+        ([str(image), "--object", "0"], "object_number: "),
         ([str(image), "data.image_size=64"], "settings: not with --pictures"),
     ):
         assert main(["explain", run, *wrong, "--pictures", str(folder)]) == 2

@@ -44,7 +44,7 @@ def missed_by_predictor(checkpoint: Path, dataset: DetectionDataset, threshold: 
             best = max(overlaps, key=lambda i: overlaps[i], default=None)
             if best is not None and overlaps[best] >= 0.5:
                 free.remove(best)
-        missed |= {(str(dataset.path(index)), i) for i in free}
+        missed |= {(dataset.packed.path(index), i) for i in free}
     return missed
 
 
@@ -113,12 +113,43 @@ def test_what_is_tried_for_a_low_score_finds_half_of_these(tiny_run: TinyRun) ->
     assert len(summary.misses) - len(again.misses) >= low.count / 2
 
 
+def wrong_by_predictor(checkpoint: Path, dataset: DetectionDataset, low: float, high: float) -> int:
+    """Detections with scores between the two that are on no object that is free, and on none to ignore."""
+    predictor, wrong = load_predictor(checkpoint, "cpu", low), 0
+    for index in range(len(dataset)):
+        truth, found = dataset.annotations(index), predictor(dataset.path(index))
+        taken = set[int]()
+        for box, label, score in zip(found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True):
+            on = {i: iou(box, truth.boxes[i].tolist()) for i in range(len(truth)) if truth.labels[i] == label}
+            on = {i: overlap for i, overlap in on.items() if overlap >= 0.5 and i not in taken}
+            if free := {i: overlap for i, overlap in on.items() if not truth.ignore[i]}:
+                taken.add(max(free, key=lambda i: free[i]))
+            elif not on:
+                wrong += score < high
+    return wrong
+
+
+def test_what_a_lower_score_brings_is_what_the_predictor_finds(tiny_run: TinyRun) -> None:
+    dataset = open_split(tiny_config(tiny_run.config_path, None).data, "train")
+    summary = explain_split(tiny_run.best, "train", (), 0.95, "cpu")
+    lower = summary.lower_score
+    assert lower is not None
+    missed = [len(missed_by_predictor(tiny_run.best, dataset, score)) for score in (0.95, lower.score)]
+    assert lower.found == missed[0] - missed[1] > 0
+    assert lower.wrong == wrong_by_predictor(tiny_run.best, dataset, lower.score, 0.95)
+    found = [summary.num_objects - number for number in missed]
+    wrong = [wrong_by_predictor(tiny_run.best, dataset, score, 1.1) for score in (0.95, lower.score)]
+    f1 = [2 * right / (right + other + summary.num_objects) for right, other in zip(found, wrong, strict=True)]
+    assert lower.f1 == pytest.approx(f1)
+
+
 def test_the_command_over_a_split(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
-    best = str(tiny_run.best)
-    assert main(["explain", best, "--score", "0.95", "data.batch_size=4", "--device", "cpu"]) == 0
+    run = str(tiny_run.run_dir)
+    assert main(["explain", run, "--score", "0.95", "data.batch_size=4", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     report = json.loads((tiny_run.run_dir / "explain_val.json").read_text())
     assert (report["checkpoint"], report["split"], report["overrides"]) == ("best.ckpt", "val", ["data.batch_size=4"])
+    assert {Path(row["image"]).parent for row in report["misses"]} == {Path("JPEGImages")}  # within the data
     assert report["num_missed"] == len(report["misses"]) > 0
     first = report["causes"][0]
     assert f"{first['sentence']}; try {report['recommended']}" in out
@@ -141,6 +172,8 @@ def test_the_command_for_an_image(tiny_run: TinyRun, capsys: pytest.CaptureFixtu
     assert lines[0] == f"{path}: {len(found.misses)} of {len(found.misses)} objects missed"
     assert len(lines) == 1 + 5 * len(found.misses)
     assert said(path, "--score", "1", "--object", number)[1] == lines[1:6]
+    within = dataset.packed.path(index)  # as over a split
+    assert said(within, "--score", "1")[1] == [f"{within}: {lines[0].partition(': ')[2]}", *lines[1:]]
     assert said(path, "--object", "99") == (
         2,
         [f"error: --object 99: {path} has {len(dataset.annotations(index))} objects, counted from 0"],

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from detseg.metrics.bootstrap import Weights, detection_samples, interval, resamples, segmentation_samples
 from detseg.metrics.coco import coco_numbers
 from detseg.metrics.interface import mean_defined
-from detseg.metrics.records import DetectionRecords
+from detseg.metrics.records import DetectionRecords, IouType
 from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.metrics.voc import best_f1, best_matches, rank_classes
 from detseg.structures import ClassTable, FloatArray
@@ -54,7 +54,10 @@ def test_a_resample_has_the_numbers_of_the_copied_images(case: Case, masks: bool
     # All scores differ: which of equals comes first depends on the number of copies.
     scores = np.random.default_rng(case.seed).permutation(case.num_detections) / 1000
     records = type(records).concatenate([replace(records, detection_scores=scores)])
-    samples = detection_samples(records, case.classes, max_detections, 0.5, num_resamples=3, seed=case.seed)
+    f1_of: IouType = "segm" if masks else "bbox"
+    f1_name = "mask_F1" if masks else "F1"
+    how = {"num_resamples": 3, "seed": case.seed}
+    samples = detection_samples(records, case.classes, max_detections, 0.5, f1_of=f1_of, **how)
     for row, weights in enumerate(np.concatenate(list(resamples(case.num_images, 3, case.seed)))):
         copied = drawn(records, weights)
         for kind, iou_type in (("mask_", "segm"), ("", "bbox")) if masks else (("", "bbox"),):
@@ -64,10 +67,10 @@ def test_a_resample_has_the_numbers_of_the_copied_images(case: Case, masks: bool
                 assert found == pytest.approx(expected.summary[name], abs=1e-12, nan_ok=True)
             assert samples.by_class[f"{kind}AP"][row] == pytest.approx(expected.class_ap, abs=1e-12, nan_ok=True)
             assert samples.by_class[f"{kind}AP50"][row] == pytest.approx(expected.class_ap50, abs=1e-12, nan_ok=True)
-        rankings = rank_classes(copied, best_matches(copied), 0.5, case.num_classes)
+        rankings = rank_classes(copied, best_matches(copied, f1_of), 0.5, case.num_classes)
         f1 = [best_f1(ranking).f1 for ranking in rankings]
-        assert samples.by_class["F1"][row] == pytest.approx(f1, abs=1e-12, nan_ok=True)
-        assert samples.numbers["F1"][row] == pytest.approx(mean_defined(f1), abs=1e-12, nan_ok=True)
+        assert samples.by_class[f1_name][row] == pytest.approx(f1, abs=1e-12, nan_ok=True)
+        assert samples.numbers[f1_name][row] == pytest.approx(mean_defined(f1), abs=1e-12, nan_ok=True)
 
 
 def test_resamples_are_draws_with_repetition() -> None:

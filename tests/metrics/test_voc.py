@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.records import DetectionRecords
 from detseg.metrics.voc import Ranking, average_precisions, best_f1, best_matches, rank_classes
-from detseg.structures import ClassTable, ImageAnnotations
+from detseg.structures import ClassTable, ImageAnnotations, InstanceMasks
 from tests.metrics.builders import CASES, Box, Case, Rows, found, truth
 from tests.shared_data import shared_data
 
@@ -86,6 +86,23 @@ def test_a_taken_object_is_not_swapped_for_a_free_one() -> None:
     assert matches.objects.tolist() == [0, 0]
     assert matches.ious == pytest.approx([1, 9 / 11])
     assert rank_classes(records, matches, 0.5, 1)[0].true_positives.tolist() == [1, 1]
+
+
+@given(case=CASES)
+def test_masks_are_matched_by_the_pixels_that_they_share(case: Case) -> None:
+    records = case.mask_records()
+    matches = best_matches(records, "segm")
+    for row, image_id in enumerate(records.detection_image_ids.tolist()):
+        hw = records.image_hw[records.image_ids == image_id][0].tolist()
+        one = InstanceMasks((hw[0], hw[1]), (records.detection_masks[row],)).mask(0)
+        best, best_iou = -1, 0.0
+        for k in np.flatnonzero(records.object_image_ids == image_id).tolist():
+            if records.object_labels[k] != records.detection_labels[row]:
+                continue
+            other = InstanceMasks((hw[0], hw[1]), (records.object_masks[k],)).mask(0)
+            if (iou := (one & other).sum() / max((one | other).sum(), 1)) > best_iou:
+                best, best_iou = k, iou
+        assert (matches.objects[row], matches.ious[row]) == (best, pytest.approx(best_iou))
 
 
 def test_difficult_objects_and_all_their_detections_are_ignored() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import multiprocessing as mp
+import re
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,30 @@ def test_a_request_stops_it_and_says_how_far_it_is(tmp_path: Path) -> None:
     assert [row["attempts"] for row in search(tmp_path, 4)] == ["1", "2", "1", "1"]
 
 
+def test_a_trial_is_two_lines_and_what_it_says_is_in_a_file(tmp_path: Path) -> None:
+    def talks(config: Any, *rest: Any) -> dict[str, float]:
+        logger = logging.getLogger("detseg")
+        logger.info("hint      205 training images")
+        logger.warning("boxes of one pixel")
+        logger.info(f"epoch 1/6 of {config.run_dir.name}")
+        return formula(config, *rest)
+
+    space = "optimizer.lr: {categorical: [0.01, 0.003, 0.03]}\n"  # accuracies 0.74, 1 and 0.5
+    with heard() as lines:
+        search(tmp_path, 3, space=space, sampler="grid", prune=False, carry_out=talks)
+    log = tmp_path / "study" / "logs"
+    assert re.fullmatch(rf"trial 0 of 3: optimizer.lr=0\.\d+; what it says is in {log}/trial_0000.log", lines[0])
+    assert lines[1:3] == ["hint      205 training images", "boxes of one pixel"]
+    ends = [line.partition(": AP ")[2].partition(", best so far ") for line in lines[3:8] if ": AP " in line]
+    values = [float(value) for value, _, _ in ends]
+    for number, (_, _, best) in enumerate(ends):
+        highest = max(values[: number + 1])
+        assert best == f"{highest:g} (trial {values.index(highest)})"
+    assert [line.startswith("trial ") for line in lines[3:8]] == [True] * 5  # one and two lines
+    said = ["hint      205 training images", "boxes of one pixel", "epoch 1/6 of trial_0002"]
+    assert (log / "trial_0002.log").read_text(encoding="utf-8").splitlines() == said
+
+
 @pytest.mark.processes
 def test_two_processes_share_a_study_and_lose_nothing_when_one_is_killed(tmp_path: Path) -> None:
     context = mp.get_context("forkserver")
@@ -347,8 +373,9 @@ def test_settings_that_trials_cannot_have(override: str, line: str, tmp_path: Pa
         (
             None,
             "latency_ms>3",
-            "--subject-to: expected a limit of latency_ms or parameters, such as 'latency_ms<20', got",
+            "--subject-to: a limit is what a cost must not exceed: write '<', got 'latency_ms>3'",
         ),
+        (None, "latency<3", "--subject-to: expected a limit of latency_ms or parameters, such as 'latency_ms<20', got"),
         (None, "latency_ms<1.2.3", "--subject-to: expected a limit of "),
         (None, "latency_ms<.", "--subject-to: expected a limit of "),
     ],

@@ -8,14 +8,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from detseg.cli import main
 from detseg.config.load import load_config
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.strict_yaml import read_yaml
+from detseg.errors import RunStoppedError
 from detseg.training.callbacks.stopping import StopRequest
-from detseg.tuning.objective import goal_of, train_and_measure
+from detseg.tuning.objective import Goal, goal_of, train_and_measure
+from detseg.tuning.search import tune
+from detseg.tuning.space import read_space
+from detseg.tuning.study import Plan
 from tests.tiny import TinyRun, rows_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +78,26 @@ def test_a_training_ends_with_the_epoch_that_is_enough(tiny_run: TinyRun, tmp_pa
     assert seen == [1, 2]
     assert metrics["AP"] == max(float(row["val/AP"]) for row in rows_of(tmp_path / "run"))
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_a_request_at_the_last_validation_of_a_trial_ends_the_search(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """No step comes behind it, at which the training would stop."""
+
+    def asks(config: ExperimentConfig, goal: Goal, is_enough: Any, stop: StopRequest) -> Mapping[str, float]:
+        def asks_at_the_last(epoch: int, value: float) -> bool:
+            if epoch == config.trainer.max_epochs:
+                stop.ask("by SIGTERM")
+            return bool(is_enough(epoch, value))
+
+        return train_and_measure(config, goal, asks_at_the_last, stop)
+
+    (space := tmp_path / "space.yaml").write_text(SPACE, encoding="utf-8")
+    settings = read_yaml(tiny_run.config_path)
+    plan = Plan("mine.yaml", settings, QUICK, read_space(space), goal_of("AP", None, None), "random", 2, prune=False)
+    stop = StopRequest()
+    with pytest.raises(RunStoppedError, match="stopped by SIGTERM; 1 of 2 trials have ended; the same command goes on"):
+        tune(plan, tmp_path / "study", stop=stop, carry_out=asks)
+    assert stop.reason is None
 
 
 @pytest.mark.slow

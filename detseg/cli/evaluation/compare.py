@@ -20,7 +20,7 @@ def compare(argv: Sequence[str]) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help=which)
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="which images (val)")
     parser.add_argument("--device", default="auto", help=DEVICES)
-    out = "the page (comparison.html); beside it is a JSON file"
+    out = "the page (comparison.html), which is replaced where it is there, as is the JSON file beside it"
     parser.add_argument("--out", type=Path, default=Path("comparison.html"), metavar="FILE.html", help=out)
     arguments = parser.parse_intermixed_args(argv)
     overrides = [text for text in arguments.runs if "=" in text and not Path(text).exists()]

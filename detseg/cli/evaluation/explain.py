@@ -31,7 +31,8 @@ def explain(argv: Sequence[str]) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help=run)
     image = "an image of the run's data (all of a split, counted); settings of data over those of the run"
     parser.add_argument("rest", nargs="*", metavar="IMAGE | key.key=value", help=image)
-    number = "only this object of the image: its position among the annotations, from 0"
+    number = "only this object of the image: its position among the annotations, from 0; of --pictures the N-th best"
+    number += " detection, from 1"
     parser.add_argument("--object", type=int, metavar="N", help=number)
     which = "which images (val; of an image, that which has it)"
     parser.add_argument("--split", choices=("train", "val", "test"), help=which)
@@ -87,25 +88,36 @@ def _lines(image: Path, found: ImageMisses, adviser: Adviser, number: int | None
 def _write_pictures(arguments: argparse.Namespace, images: Sequence[Path], overrides: Sequence[str]) -> None:
     if not images:
         raise ConfigError("--pictures: are of one image; name it after the run")
-    others = {"--object": arguments.object is not None, "--split": arguments.split is not None}
-    others |= {"--score": arguments.score is not None, "settings": bool(overrides)}
+    others = {"--split": arguments.split is not None, "--score": arguments.score is not None}
+    others |= {"settings": bool(overrides)}
     for name, given in others.items():
         if given:
             raise ConfigError(f"{name}: not with --pictures, which need the image alone; leave out")
     check_writable(arguments.pictures, "--pictures")
     from detseg.explain.pictures import write_pictures
+    from detseg.explain.run import object_sizes
 
-    for path in write_pictures(arguments.run, images[0], arguments.pictures, device=arguments.device):
+    paths = write_pictures(
+        arguments.run,
+        images[0],
+        arguments.pictures,
+        object_number=arguments.object,
+        device=arguments.device,
+        object_sizes=object_sizes(arguments.run),
+    )
+    for path in paths:
         print(f"written: {printable(str(path))}")
 
 
 def _explain_split(checkpoint: Path, arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     from detseg.atomic_write import write_text
+    from detseg.checkpoint import run_checkpoint
     from detseg.evaluation.run import report_file
     from detseg.explain.run import explain_split
     from detseg.messages import console
 
     split: Split = arguments.split or "val"
+    checkpoint = run_checkpoint(checkpoint)
     summary = explain_split(checkpoint, split, overrides, arguments.score, arguments.device)
     if summary.causes:
         console.print(summary.table())

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detseg.atomic_write import check_writable
 from detseg.cli.tool import DEVICES, ToolParser, score
 from detseg.errors import ConfigError, require_training_extra
 from detseg.messages import printable
@@ -28,8 +27,9 @@ def report(argv: Sequence[str]) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key.key=value", help="settings over those of the run")
     parser.add_argument("--split", choices=("train", "val", "test"), help="which images (val)")
     parser.add_argument("--device", help=DEVICES)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (report, in the run directory)")
-    human = "what people reach in AP50 or mIoU, above 0 and up to 1, to read the gaps by"
+    out = "where to write (report, report_test, report_last, ... in the run directory)"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=out)
+    human = "what people reach in AP50 (with masks mask_AP50) or mIoU, above 0 and up to 1, to read the gaps by"
     parser.add_argument("--human-level", type=_level, metavar="X", help=human)
     dev = "a setting that makes val a set of images like those of the training that were not trained on"
     parser.add_argument("--train-dev", action="append", metavar="data.key=value", help=dev)
@@ -79,25 +79,19 @@ def _of_run(arguments: argparse.Namespace) -> Path:
     if arguments.seeds is not None and (arguments.seeds < 1 or not arguments.learning_curve):
         raise ConfigError(f"--seeds {arguments.seeds}: expected 1 or more, and --learning-curve, whose seeds they are")
     require_training_extra("detseg report")
-    from detseg.checkpoint import read_model_checkpoint, run_checkpoint
-    from detseg.evaluation import evaluation_config
+    from detseg.checkpoint import run_checkpoint
     from detseg.evaluation.report.run import report as write_report
     from detseg.explain.run import explain_split
-    from detseg.tasks import kind_of
 
     checkpoint, overrides = run_checkpoint(arguments.run), arguments.overrides
     split: Split = arguments.split or "val"
     device = arguments.device or "auto"
-    config = evaluation_config(read_model_checkpoint(checkpoint).config, str(checkpoint), overrides)
-    evaluation_config(config.model_dump(mode="json"), "--train-dev", arguments.train_dev or ())
-    if arguments.out is not None:
-        check_writable(arguments.out, "--out")
-    # All that can be wrong is known before it takes long.
-    curve = _learning_curve(checkpoint, arguments.seeds or 1) if arguments.learning_curve else None
-    more = []
-    if kind_of(config.model).finds_objects:
-        misses = explain_split(checkpoint, split, overrides, device=device)
-        more.append(("misses", "Why objects are missed", misses.html()))
+    num_seeds: int = arguments.seeds or 1
+
+    def misses() -> list[tuple[str, str, str]]:
+        html = explain_split(checkpoint, split, overrides, device=device).html()
+        return [("misses", "Why objects are missed", html)]
+
     return write_report(
         checkpoint,
         split,
@@ -106,14 +100,15 @@ def _of_run(arguments: argparse.Namespace) -> Path:
         device,
         human=arguments.human_level,
         train_dev=arguments.train_dev or (),
-        curve=curve,
-        more=more,
+        learn=(lambda: _learning_curve(checkpoint, num_seeds)) if arguments.learning_curve else None,
+        explain=misses,
     )
 
 
 def _learning_curve(checkpoint: Path, num_seeds: int) -> LearningCurve:
     """Of the run's own settings, in a folder of its own."""
     from detseg.checkpoint import read_model_checkpoint, run_dir_of
+    from detseg.checkpoint.provenance import command
     from detseg.cli.signals import stop_on_signals
     from detseg.config.load import config_from_dict, without_download
     from detseg.training.callbacks.run_files import best_epoch
@@ -126,4 +121,5 @@ def _learning_curve(checkpoint: Path, num_seeds: int) -> LearningCurve:
     best = best_epoch(run_dir / "metrics.csv", metric)
     reached = float(best[metric]) if best else None
     with stop_on_signals() as stop:
+        stop.how_to_resume = f"the same command resumes: {command()}"
         return learning_curve(config, run_dir / "learning_curve", num_seeds=num_seeds, reached=reached, stop=stop)

@@ -7,9 +7,9 @@ is reported before torch loads.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from detseg.config.schema.data import DataConfig
 from detseg.config.schema.model import ModelConfig, YoloConfig
@@ -23,6 +23,7 @@ from detseg.config.schema.section import (
     Probability,
     Section,
 )
+from detseg.messages import quoted
 
 
 class OptimizerSection(Section):
@@ -238,4 +239,11 @@ class ExperimentConfig(Section):
     `tensorboard` a folder of the run directory; `mlflow` a database beside the run directories, or what
     MLFLOW_TRACKING_URI names; `wandb` Weights & Biases, without a network where WANDB_MODE is offline."""
     tags: dict[str, str] | None = None
-    """Tags of the run for `mlflow` and `wandb`: `{dataset: blood}`; null: none."""
+    """Tags of the run for `mlflow` and `wandb`: `{dataset: blood, fold: 1}`; numbers are taken as text; null: none."""
+
+    @field_validator("tags", mode="before")
+    @classmethod
+    def _as_text(cls, tags: Any) -> Any:
+        if not isinstance(tags, dict):
+            return tags
+        return {name: quoted(tag) if isinstance(tag, int | float) else tag for name, tag in tags.items()}

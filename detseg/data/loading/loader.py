@@ -164,7 +164,8 @@ def _loader_options(num_workers: int, timeout: float, pixels: int) -> dict[str, 
     options: dict[str, Any] = {"collate_fn": collate, "pin_memory": torch.cuda.is_available()}
     if num_workers == 0:
         return options
-    look_at_shared_memory(3 * pixels * (num_workers * _AHEAD + 1))
+    # Three bytes a pixel of an image, and one of a label map, which a data set shows only with its first sample.
+    look_at_shared_memory(4 * pixels * (num_workers * _AHEAD + 1))
     if sys.platform == "linux" and len(os.fsencode(folder := tempfile.gettempdir())) > _LONGEST_TEMPORARY:
         raise DataError(
             f"the folder for temporary files, {folder}, has a longer name than the {_LONGEST_TEMPORARY} bytes that "

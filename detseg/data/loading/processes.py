@@ -88,8 +88,7 @@ class LoaderProcesses:
                 _join(self._processes, 1)
                 raise
         except (RuntimeError, OSError, EOFError) as error:
-            exit_codes = [process.exitcode for process in self._processes]
-            line = self._late_line() if self._is_late else _death(error, exit_codes)
+            line = self._late_line() if self._is_late else _death(error, self._processes)
             if line is None:
                 raise
             self.end()
@@ -173,19 +172,23 @@ def loader_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if (line := _death(error)) is None:
+        named = [process for process in list(_running) if re.search(rf"\b{process.pid}\b", str(error))]
+        if (line := _death(error, named)) is None:
             raise
         raise DetsegError(line) from error
 
 
-def _death(error: Exception, exit_codes: Sequence[int | None] = ()) -> str | None:
-    """One line on a loader process that has died, if that is what an error of torch says; None: it is another."""
-    text = one_line(error)
+def _death(error: Exception, processes: Sequence[BaseProcess]) -> str | None:
+    """One line on a loader process that has died, of these, if that is what an error of torch says; None: it is
+    another."""
+    text, exit_codes = one_line(error), [process.exitcode or 0 for process in processes]
     if _EXIT_NO_GUARD in exit_codes or (text.startswith("DataLoader worker") and f"code {_EXIT_NO_GUARD}" in text):
         return _NO_GUARD
     if any(exit_codes) or text.startswith("DataLoader worker (pid"):
+        code = next(filter(None, exit_codes), 0)
+        how = f", killed by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}" if code else ""
         return (
-            f"a loader process has died: {text}; if it was killed for lack of memory, lower data.num_workers or "
+            f"a loader process has died{how}: {text}; if it was killed for lack of memory, lower data.num_workers or "
             "data.batch_size; otherwise --debug and data.num_workers=0 show the cause"
         )
     return None

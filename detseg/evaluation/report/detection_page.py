@@ -14,13 +14,14 @@ from detseg.draw import draw_boxes
 from detseg.draw.charts import bars_chart
 from detseg.draw.page import html_table, html_text
 from detseg.evaluation.details import ERROR_MEANINGS, intervals_of
-from detseg.evaluation.report.gallery import Exhibit, Gallery, jpeg, side_by_side
+from detseg.evaluation.report.gallery import Exhibit, Gallery, side_by_side
 from detseg.evaluation.report.label_errors import Doubt, Suspect, suspects
 from detseg.evaluation.report.outcomes import (
     NOT_KEPT,
     RIGHT,
     Curve,
     Outcomes,
+    Ranked,
     calibration,
     curve,
     curve_thresholds,
@@ -33,6 +34,7 @@ from detseg.evaluation.report.sections import (
     calibration_chart,
     class_intervals,
     confusion_table,
+    interval_text,
     operating_point,
     sortable_table,
     with_interval,
@@ -42,8 +44,9 @@ from detseg.metrics.bootstrap import Samples, detection_samples
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.detection_result import DetectionResult
 from detseg.metrics.error_kinds import ErrorKind, ErrorKinds, error_kinds
-from detseg.metrics.interface import format_number
-from detseg.metrics.records import DetectionRecords, MaskRecords
+from detseg.metrics.interface import format_number, mean_defined
+from detseg.metrics.records import DetectionRecords, IouType, MaskRecords
+from detseg.metrics.voc import BestF1, best_f1, best_matches, rank_classes
 from detseg.structures import SCORE_THRESHOLD, BoolArray, ClassTable, FloatArray, InstanceMasks, IntArray, UInt8Array
 
 _KINDS = list(ErrorKind)
@@ -52,6 +55,7 @@ _LOWEST_SCORE = (
 )
 _SHOWN, _SUSPECTS_SHOWN = 6, 12
 _SUSPECT = 0.7
+_LEARNED = 0.1  # AP50 from which the model's doubts of its labels count
 ALL = "all classes"
 
 _SIZES = (8, 16, 32, 64, 128)
@@ -107,38 +111,72 @@ class DetectionReport:
     @cached_property
     def samples(self) -> Samples:
         """Of the bootstrap."""
-        return detection_samples(self.records, self.classes, self.max_detections, self.result.f1_iou)
+        of = self.iou_type
+        return detection_samples(self.records, self.classes, self.max_detections, self.result.f1_iou, f1_of=of)
+
+    @property
+    def iou_type(self) -> IouType:
+        """What the page is about: masks where these are scored, else boxes."""
+        return "bbox" if self.result.masks is None else "segm"
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """The numbers at the top: those of the result, F1 of masks where these are scored."""
+        if self.result.masks is None:
+            return self.result.headline
+        f1 = {"mask_F1": mean_defined(one.f1 for one in self.best)}
+        numbers = {name: value for name, value in self.result.headline.items() if name != "F1"}
+        masks = {name: value for name, value in numbers.items() if name.startswith("mask_")}
+        return masks | f1 | numbers
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Metric → ends of its 95 % interval."""
-        return intervals_of(self.result, self.samples.numbers)
+        return intervals_of(self.result.numbers | self.headline, self.samples.numbers)
+
+    @cached_property
+    def best(self) -> list[BestF1]:
+        """Of each class, at the score of its best F1: of boxes as in the result."""
+        matches = best_matches(self.records, self.iou_type)
+        return [*map(best_f1, rank_classes(self.records, matches, self.result.f1_iou, len(self.classes)))]
 
     @cached_property
     def thresholds(self) -> FloatArray:
         """(C,) of the best F1 of each class; where nothing is right the predictor's, so that what is wrong is seen."""
-        best = np.array([row.threshold for row in self.result.classes])
+        best = np.array([one.threshold for one in self.best])
         return np.where(np.isnan(best), SCORE_THRESHOLD, best)
 
     @cached_property
     def outcomes(self) -> Outcomes:
         """At these thresholds."""
-        return outcomes(self.records, self.classes, self.thresholds, self.result.f1_iou)
+        return outcomes(self.records, self.classes, self.thresholds, self.result.f1_iou, self.iou_type)
 
     @cached_property
     def errors(self) -> ErrorKinds:
-        """What each kind of error costs, of masks where these are scored."""
-        return error_kinds(self.records, self.classes, iou_type="segm" if self.result.masks is not None else "bbox")
+        """What each kind of error costs."""
+        return error_kinds(self.records, self.classes, iou_type=self.iou_type)
+
+    @cached_property
+    def are_probabilities(self) -> bool:
+        """Whether all scores may be."""
+        scores = self.records.detection_scores
+        return bool(((scores >= 0) & (scores <= 1)).all())
 
     @cached_property
     def suspects(self) -> list[Suspect]:
-        """Labels that are probably wrong."""
-        return suspects(self.records, np.array(self.result.by_class["recall"]))
+        """Labels that are probably wrong; none where the model has no say in it."""
+        if not self.are_probabilities or self._ap50 < _LEARNED:
+            return []
+        return suspects(self.records, np.array([one.recall for one in self.best]), self.iou_type)
+
+    @cached_property
+    def _ranked(self) -> list[Ranked]:
+        return rank(self.records, len(self.classes), self.result.f1_iou, self.iou_type)
 
     @cached_property
     def curves(self) -> dict[str, Curve]:
         """By class, and of all classes at one threshold."""
-        ranked = rank(self.records, len(self.classes), self.result.f1_iou)
+        ranked = self._ranked
         if not any(one.num_objects for one in ranked):
             return {}
         at = curve_thresholds(ranked, self.thresholds)
@@ -148,17 +186,23 @@ class DetectionReport:
     def in_short(self) -> Iterator[str]:
         """What one should know first, a sentence each."""
         name, value = next(iter(self.result.headline.items()))
-        low, high = self.intervals.get(name, (math.nan, math.nan))
         if math.isnan(value):
             yield f"{name} is not defined: there is nothing to find."
             return
-        sure = "" if math.isnan(low) else f" (95 % interval {low:.3f} to {high:.3f})"
+        sure = interval_text(self.intervals.get(name))
+        sure = sure and f" (95 % interval {sure})"
         yield f"{name} is {value:.3f}{sure}."
+        if not self.are_probabilities:
+            scores = self.records.detection_scores
+            yield (
+                f"Scores are from {scores.min():g} to {scores.max():g}, not from 0 to 1: as they are no probabilities, "
+                "labels to check and calibration are left out."
+            )
         kinds, to_find = self.outcomes.kinds, self.outcomes.to_find
         kept, right = int((kinds > NOT_KEPT).sum()), int((kinds == RIGHT).sum())
         found = int((self.outcomes.found & to_find).sum())
         yield (
-            f"{self._boxes}At the best threshold of each class {found} of {int(to_find.sum())} objects are found "
+            f"{self._masks}At the best threshold of each class {found} of {int(to_find.sum())} objects are found "
             f"({found / max(int(to_find.sum()), 1):.0%}), and {kept - right} of {kept} detections are wrong "
             f"({(kept - right) / max(kept, 1):.0%})."
         )
@@ -167,40 +211,47 @@ class DetectionReport:
             costs = sorted(gains.items(), key=lambda item: -item[1])[:2]
             parts = [f"{kind} ({ERROR_MEANINGS[kind]}; {gain:+.3f})" for kind, gain in costs]
             yield f"The errors that cost most AP50{self._of_masks}: {', then '.join(parts)}."
-        with_objects = [row for row in self.result.classes if row.num_objects]
-        if len(with_objects) > 1:
-            weakest = min(with_objects, key=lambda row: row.ap)
-            strongest = max(with_objects, key=lambda row: row.ap)
+        rows = [(ap, row) for ap, row in zip(self.result.by_class[name], self.result.classes, strict=True)]
+        with_objects = sorted((pair for pair in rows if pair[1].num_objects), key=lambda pair: pair[0])
+        (low, weakest), (high, strongest) = with_objects[0], with_objects[-1]
+        if f"{low:.3f}" != f"{high:.3f}":
             yield (
-                f"{self._boxes}The weakest class is {weakest.name} (AP {weakest.ap:.3f}, "
-                f"{counted(weakest.num_objects, 'object')}), the strongest "
-                f"{strongest.name} (AP {strongest.ap:.3f}, {strongest.num_objects})."
+                f"The weakest class is {weakest.name} ({name} {low:.3f}, {counted(weakest.num_objects, 'object')}), "
+                f"the strongest {strongest.name} ({name} {high:.3f}, {strongest.num_objects})."
             )
         if num := sum(suspect.doubt >= _SUSPECT for suspect in self.suspects):
             what = "may be wrong or missing (the model is sure of something else); look at them before you train longer"
             yield f"{counted(num, 'label')} {what}."
 
     @property
-    def _boxes(self) -> str:
-        return "" if self.result.masks is None else "Boxes: "
+    def _ap50(self) -> float:
+        return (self.result.coco if self.result.masks is None else self.result.masks.summary)["AP50"]
+
+    @property
+    def _masks(self) -> str:
+        return "" if self.result.masks is None else "Masks: "
 
     @property
     def _of_masks(self) -> str:
         return "" if self.result.masks is None else " of masks"
 
     @property
+    def _boxes(self) -> str:
+        return "boxes" if self.result.masks is None else "masks"
+
+    @property
     def protocol(self) -> dict[str, str]:
         """How the numbers came about."""
         limit = f"the best {self.max_detections} detections of a class in an image"
         found = {"AP": f"COCO's: the mean over IoU 0.50 to 0.95, 101 levels of recall and the classes; {limit}"}
-        rule = f"of boxes, by VOC's matching rule at IoU {self.result.f1_iou:g}; F1: the mean over the classes"
+        rule = f"of {self._boxes}, by VOC's matching rule at IoU {self.result.f1_iou:g}; F1: the mean over the classes"
         return found | {"precision, recall, F1": f"{rule}, each at its best threshold"}
 
     def sections(self, gallery: Gallery) -> Iterator[Section]:
         """All of them, in order; pictures go through the gallery."""
         if self.curves:
             text = (
-                f"<p>{self._boxes}What is kept from a score on. A class alone, or all of them at one threshold; F1 at "
+                f"<p>{self._masks}What is kept from a score on. A class alone, or all of them at one threshold; F1 at "
                 "the top is the mean over the classes, each at its own, which the table below has.</p>"
             )
             yield "threshold", "Threshold", text + operating_point(self.curves, "detections and objects")
@@ -211,6 +262,8 @@ class DetectionReport:
             yield "errors", "Errors, by picture", self._pictures(gallery)
         yield "labels", "Labels to check", self._labels(gallery)
         yield "slices", "Where it fails", self._slices()
+        if not self.are_probabilities:
+            return
         found = calibration(*self._scores(), lowest=_LOWEST_SCORE)
         text = (
             f"<p>Expected calibration error {format_number(found.error)}: by so much a score and the fraction of the "
@@ -219,24 +272,28 @@ class DetectionReport:
         yield "calibration", "Are scores probabilities?", text + calibration_chart(found, "detections")
 
     def _scores(self) -> tuple[FloatArray, BoolArray]:
-        ranked = rank(self.records, len(self.classes), self.result.f1_iou)
+        ranked = self._ranked
         return np.concatenate([one.scores for one in ranked]), np.concatenate([one.right for one in ranked])
 
     def _class_table(self) -> str:
-        metric = next(name for name in self.samples.by_class if name in self.result.by_class)
-        sure = class_intervals(self.result.by_class[metric], self.samples.by_class[metric])
-        head = ["class", "objects", "detections", f"{metric} (95 %)", "AP50", "precision", "recall", "F1", "threshold"]
+        by_class = self.result.by_class
+        metric = next(name for name in self.samples.by_class if name in by_class)
+        sure = class_intervals(by_class[metric], self.samples.by_class[metric])
+        head = ["class", "objects", "detections", f"{metric} (95 %)", f"{metric}50"]
+        head += ["precision", "recall", "F1", "threshold"]
         rows = [
             [
                 row.name,
                 str(row.num_objects),
                 str(row.num_detections),
                 with_interval(value, ends),
-                *map(format_number, (row.ap50, row.precision, row.recall, row.f1, row.threshold)),
+                *map(format_number, (ap50, best.precision, best.recall, best.f1, best.threshold)),
             ]
-            for row, value, ends in zip(self.result.classes, self.result.by_class[metric], sure, strict=True)
+            for row, best, value, ap50, ends in zip(
+                self.result.classes, self.best, by_class[metric], by_class[f"{metric}50"], sure, strict=True
+            )
         ]
-        note = f"Precision, recall and F1 of boxes at the threshold of the best F1, IoU {self.result.f1_iou:g}."
+        note = f"Precision, recall and F1 of {self._boxes} at the threshold of the best F1, IoU {self.result.f1_iou:g}."
         return sortable_table(head, rows) + f'<p class="soft">{note}</p>'
 
     def _costs(self) -> str:
@@ -247,9 +304,11 @@ class DetectionReport:
             (str(kind), ERROR_MEANINGS[kind], str(errors.counts[kind]), f"{gain:+.3f}")
             for kind, gain in sorted(shown, key=lambda item: -item[1])
         ]
+        differs = f"{errors.ap50:.3f}" != f"{self._ap50:.3f}"
+        why = ", as TIDE counts the best 100 detections of an image, of all classes together" if differs else ""
         text = (
-            f"<p>Detections of any score. AP50{self._of_masks} by these rules is {errors.ap50:.3f}. Without any wrong "
-            f"detection it would be {errors.ap50 + errors.false_positive_gain:.3f}, without missed objects "
+            f"<p>Detections of any score. AP50{self._of_masks} by these rules is {errors.ap50:.3f}{why}. Without any "
+            f"wrong detection it would be {errors.ap50 + errors.false_positive_gain:.3f}, without missed objects "
             f"{errors.ap50 + errors.false_negative_gain:.3f}. Each kind alone (TIDE, Bolya et al. 2020):</p>"
         )
         return f'{text}<div class="row">{chart}<div>{sortable_table(head, rows)}</div></div>'
@@ -258,7 +317,7 @@ class DetectionReport:
         names = list(self.classes.names)
         table = confusion_table(self.outcomes.confusion, [*names, "no object"], [*names, "missed"], "objects")
         text = (
-            f"<p>{self._boxes}At the best threshold of each class, IoU {self.result.f1_iou:g}; {SCORE_THRESHOLD} for a "
+            f"<p>{self._masks}At the best threshold of each class, IoU {self.result.f1_iou:g}; {SCORE_THRESHOLD} for a "
             "class of which nothing is right. No object: detections on nothing, beside an object, or on one that "
             "another detection has.</p>"
         )
@@ -323,8 +382,8 @@ class DetectionReport:
         for kind, title in (
             (ErrorKind.BACKGROUND, "On nothing: the highest scores"),
             (ErrorKind.CLASS, "Wrong class: the highest scores"),
-            (ErrorKind.LOCATION, "Bad boxes: the highest scores"),
-            (ErrorKind.BOTH, "Bad boxes of another class: the highest scores"),
+            (ErrorKind.LOCATION, f"Bad {self._boxes}: the highest scores"),
+            (ErrorKind.BOTH, f"Bad {self._boxes} of another class: the highest scores"),
             (ErrorKind.DUPLICATE, "Found twice: the highest scores"),
         ):
             rows = np.flatnonzero(found.kinds == _KINDS.index(kind))
@@ -344,20 +403,37 @@ class DetectionReport:
             before + ", ".join(texts),
             None if number < 0 else tuple(records.object_boxes[number].tolist()),
             None if row < 0 else tuple(records.detection_boxes[row].tolist()),
+            *self._masks_of(number, row),
         )
 
+    def _masks_of(self, number: int, row: int) -> tuple[InstanceMasks | None, InstanceMasks | None]:
+        records = self.records
+        if not isinstance(records, MaskRecords):
+            return None, None
+        image_id = records.object_image_ids[number] if number >= 0 else records.detection_image_ids[row]
+        height, width = records.image_hw[records.image_ids == image_id][0].tolist()
+        true, found = (
+            None if place < 0 else InstanceMasks((height, width), (column[place],))
+            for column, place in ((records.object_masks, number), (records.detection_masks, row))
+        )
+        return true, found
+
     def _pictures(self, gallery: Gallery) -> str:
-        parts = ["<p>Blue: the label; orange: the detection. A click shows the whole image.</p>"]
+        parts = ["<p>Blue: the label; orange: the detection. A click shows the whole image, and these in it.</p>"]
         for title, exhibits in self.exhibits():
             if exhibits:
                 parts += [f"<h3>{html_text(title)}</h3>", self._shown(exhibits, gallery)]
         return "".join(parts)
 
     def _labels(self, gallery: Gallery) -> str:
+        if not self.are_probabilities:
+            return "<p>None, as scores are not from 0 to 1, and so say nothing on how sure the model is.</p>"
+        if self._ap50 < _LEARNED:
+            return f"<p>None: where AP50{self._of_masks} is below {_LEARNED}, it is not the labels that are wrong.</p>"
         chosen = [suspect for suspect in self.suspects if suspect.doubt >= _SUSPECT]
         # A label that the model does not see may be the model's fault: its doubt is never so large.
         counts = {kind: sum(suspect.kind == kind for suspect in chosen) for kind in Doubt if kind is not Doubt.NOTHING}
-        listed = ", ".join(f"{kind}: {num}" for kind, num in counts.items())
+        listed = ", ".join(f"{self._kind(kind)}: {num}" for kind, num in counts.items())
         text = (
             f"<p>Where the model is sure and the label says something else, the largest doubt first: {len(chosen)} "
             f"with a doubt of {_SUSPECT} or more ({listed}). suspects.csv lists all. A model that was trained on these "
@@ -366,10 +442,13 @@ class DetectionReport:
         if self.images.read is None or not self.suspects:
             return text
         exhibits = [
-            self._exhibit(suspect.object, suspect.detection, f"{suspect.kind}, {suspect.doubt:.2f}: ")
+            self._exhibit(suspect.object, suspect.detection, f"{self._kind(suspect.kind)}, {suspect.doubt:.2f}: ")
             for suspect in self.suspects[:_SUSPECTS_SHOWN]
         ]
         return text + self._shown(exhibits, gallery)
+
+    def _kind(self, doubt: Doubt) -> str:
+        return str(doubt) if self.result.masks is None else str(doubt).replace("box", "mask")
 
     def _shown(self, exhibits: Sequence[Exhibit], gallery: Gallery) -> str:
         assert self.images.read is not None
@@ -377,7 +456,7 @@ class DetectionReport:
         for exhibit in exhibits:
             image = self.images.read(exhibit.image)
             if exhibit.image not in gallery.wholes:
-                gallery.wholes[exhibit.image] = jpeg(self._whole(exhibit.image, image))
+                gallery.wholes[exhibit.image] = self._whole(exhibit.image, image)
             rows.append((exhibit, self.images.names[exhibit.image], image))
         return gallery.figures(rows)
 
@@ -425,7 +504,7 @@ class DetectionReport:
                 (records.object_boxes, suspect.object) if of_object else (records.detection_boxes, suspect.detection)
             )
             box = [f"{value:.1f}" for value in boxes[row].tolist()]
-            yield [image_names[suspect.image_id], f"{suspect.doubt:.4f}", str(suspect.kind), label, found, *box]
+            yield [image_names[suspect.image_id], f"{suspect.doubt:.4f}", self._kind(suspect.kind), label, found, *box]
 
 
 def _ranges(ends: Sequence[float], unit: str) -> list[str]:

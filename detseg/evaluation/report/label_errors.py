@@ -12,9 +12,9 @@ from enum import StrEnum
 
 import numpy as np
 
-from detseg.metrics.error_kinds import detections_and_objects, pairwise_ious
-from detseg.metrics.records import DetectionRecords
-from detseg.structures import FloatArray, IntArray
+from detseg.metrics.error_kinds import detections_and_objects, ious_of, pairwise_ious
+from detseg.metrics.records import DetectionRecords, IouType
+from detseg.structures import BoolArray, FloatArray, IntArray
 
 _SAME, _BESIDE = 0.5, 0.1  # IoU from which a detection is on an object, and beside it
 _LEAST = 0.1  # doubt; below it is the tail of the ranking
@@ -49,18 +49,22 @@ class Suspect:
     detection: int
 
 
-def suspects(records: DetectionRecords, recalls: FloatArray) -> list[Suspect]:
-    """All doubts of 0.1 and more, the largest first; each label and each detection is in one of them at most.
+def suspects(records: DetectionRecords, recalls: FloatArray, iou_type: IouType = "bbox") -> list[Suspect]:
+    """All doubts of 0.1 and more, the largest first; each label and each detection is in one of them at most, and so is
+    each place without a label. Detections on a crowd region of their class say nothing.
 
     Args:
         records: of a model that was not trained on these labels, all its detections with their scores.
         recalls: (C,) fraction of the objects of each class that it finds, with which a label of nothing is weighed: one
             that the model does not see tells little where it does not see many; NaN for none.
+        iou_type: compare boxes or masks.
     """
     found = list[Suspect]()
     images = detections_and_objects(records, len(records.detection_scores))
     for image_id, (rows, objects) in zip(np.sort(records.image_ids).tolist(), images, strict=True):
-        ious = pairwise_ious(records.detection_boxes[rows], records.object_boxes[objects])
+        ious = ious_of(records, rows, objects, iou_type)
+        counts = ~_on_crowd(records, rows, objects, ious, iou_type)
+        rows, ious = rows[counts], ious[counts]
         of_image = _Image(records, image_id, rows, objects, ious)
         found += of_image.overlooked() + of_image.wrong(np.nan_to_num(recalls))
     found = sorted((suspect for suspect in found if suspect.doubt >= _LEAST), key=lambda suspect: -suspect.doubt)
@@ -73,19 +77,34 @@ def suspects(records: DetectionRecords, recalls: FloatArray) -> list[Suspect]:
     return rest
 
 
+def _on_crowd(
+    records: DetectionRecords, rows: IntArray, objects: IntArray, ious: FloatArray, iou_type: IouType
+) -> BoolArray:
+    """(N,) whether each detection lies in a crowd or on a difficult object of its class, and on no other of its class;
+    the rule of ``error_kinds``."""
+    same = records.detection_labels[rows][:, None] == records.object_labels[objects]
+    crowd = records.object_ignore[objects]
+    inside = ious_of(records, rows, objects[crowd], iou_type, crowd=True) > _SAME
+    found: BoolArray = (inside & same[:, crowd]).any(axis=1) & ~((ious >= _SAME) & same & ~crowd).any(axis=1)
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class _Image:
     records: DetectionRecords
     image_id: int
-    rows: IntArray  # (N,) of its detections in the records
+    rows: IntArray  # (N,) of its detections in the records, best first
     objects: IntArray  # (M,) of its objects
     ious: FloatArray  # (N, M)
 
     def overlooked(self) -> list[Suspect]:
-        """Detections that lie on no label, and beside none."""
-        alone = self.rows[self.ious.max(axis=1, initial=0) < _BESIDE].tolist()
-        scores = self.records.detection_scores
-        return [Suspect(float(scores[row]), Doubt.OVERLOOKED, self.image_id, -1, row) for row in alone]
+        """Detections that lie on no label, and beside none; of those on one place the best, whatever their classes."""
+        scores, boxes, kept = self.records.detection_scores, self.records.detection_boxes, list[int]()
+        alone = self.rows[(self.ious.max(axis=1, initial=0) < _BESIDE) & (scores[self.rows] >= _LEAST)]
+        for row in alone.tolist():  # best first
+            if pairwise_ious(boxes[[row]], boxes[kept]).max(initial=0) < _SAME:
+                kept.append(row)
+        return [Suspect(float(scores[row]), Doubt.OVERLOOKED, self.image_id, -1, row) for row in kept]
 
     def wrong(self, recalls: FloatArray) -> list[Suspect]:
         """Labels that no detection confirms as surely as another one doubts them."""

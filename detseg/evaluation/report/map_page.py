@@ -13,13 +13,14 @@ from detseg.draw import class_colors, draw_semantic, draw_semantic_errors
 from detseg.draw.charts import bars_chart
 from detseg.draw.page import html_text
 from detseg.evaluation.details import intervals_of
-from detseg.evaluation.report.gallery import Exhibit, Gallery, jpeg, side_by_side
+from detseg.evaluation.report.gallery import Exhibit, Gallery, side_by_side
 from detseg.evaluation.report.maps import REGION_SIZES, DoubtedRegion, MapStudy, fixed_confusions, image_ious
 from detseg.evaluation.report.sections import (
     Section,
     calibration_chart,
     class_intervals,
     confusion_table,
+    interval_text,
     operating_point,
     sortable_table,
     with_interval,
@@ -67,6 +68,11 @@ class MapReport:
         """Of all that was collected, with ``keep_images``."""
         return cls(evaluator.classes, evaluator.compute(), *evaluator.image_counts, study, names, read)
 
+    @property
+    def headline(self) -> dict[str, float]:
+        """The numbers at the top."""
+        return self.result.headline
+
     @cached_property
     def samples(self) -> Samples:
         """Of the bootstrap."""
@@ -75,7 +81,7 @@ class MapReport:
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Metric → ends of its 95 % interval."""
-        return intervals_of(self.result, self.samples.numbers)
+        return intervals_of(self.result.numbers, self.samples.numbers)
 
     @cached_property
     def image_ious(self) -> FloatArray:
@@ -91,15 +97,15 @@ class MapReport:
     def in_short(self) -> Iterator[str]:
         """What one should know first, a sentence each."""
         name, value = next(iter(self.result.headline.items()))
-        low, high = self.intervals.get(name, (math.nan, math.nan))
         if math.isnan(value):
             yield f"{name} is not defined: no pixel counts."
             return
-        sure = "" if math.isnan(low) else f" (95 % interval {low:.3f} to {high:.3f})"
-        yield (f"{name} is {value:.3f}{sure}. {self.result.pixel_accuracy:.1%} of the pixels are right.")
+        sure = interval_text(self.intervals.get(name))
+        sure = sure and f" (95 % interval {sure})"
+        yield f"{name} is {value:.3f}{sure}. {self.result.pixel_accuracy:.1%} of the pixels are right."
         there = [row for row in self.result.classes if row.num_pixels]
-        if len(there) > 1:
-            weakest, strongest = min(there, key=lambda row: row.iou), max(there, key=lambda row: row.iou)
+        weakest, strongest = min(there, key=lambda row: row.iou), max(there, key=lambda row: row.iou)
+        if f"{weakest.iou:.3f}" != f"{strongest.iou:.3f}":
             yield (
                 f"The weakest class is {weakest.name} (IoU {weakest.iou:.3f}, {self._percent(weakest.num_pixels)} of "
                 f"the pixels), the strongest {strongest.name} (IoU {strongest.iou:.3f})."
@@ -231,7 +237,7 @@ class MapReport:
             image, truth, found = self.read(place)
             names = self.classes.names
             pictures = [draw_semantic(image, labels, names, 1) for labels in (truth, found)]
-            gallery.wholes[place] = jpeg(side_by_side(pictures))
+            gallery.wholes[place] = side_by_side(pictures)
 
     def error_rows(self) -> Iterator[list[str]]:
         """A row for each image, the worst first, for a table: the head first."""

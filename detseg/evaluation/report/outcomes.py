@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from detseg.metrics.error_kinds import ErrorKind, error_kinds
-from detseg.metrics.records import DetectionRecords
-from detseg.metrics.voc import best_matches, rank_classes
+from detseg.metrics.records import DetectionRecords, IouType
+from detseg.metrics.voc import BestMatches, best_matches, rank_classes
 from detseg.structures import BoolArray, ClassTable, FloatArray, IntArray
 
 _KINDS = list(ErrorKind)
@@ -36,12 +36,15 @@ class Ranked:
     num_objects: int
 
 
-def rank(records: DetectionRecords, num_classes: int, iou: float) -> list[Ranked]:
-    """Those of each class, by label; right from ``iou`` on."""
-    rankings = rank_classes(records, best_matches(records), iou, num_classes)
+def rank(records: DetectionRecords, num_classes: int, iou: float, iou_type: IouType = "bbox") -> list[Ranked]:
+    """Those of each class, by label; right from ``iou`` on, of boxes or of masks."""
+    return _ranked(records, best_matches(records, iou_type), iou, num_classes)
+
+
+def _ranked(records: DetectionRecords, matches: BestMatches, iou: float, num_classes: int) -> list[Ranked]:
     return [
         Ranked(one.scores, np.diff(one.true_positives, prepend=0) > 0, one.detections, one.num_objects)
-        for one in rankings
+        for one in rank_classes(records, matches, iou, num_classes)
     ]
 
 
@@ -110,23 +113,27 @@ class Outcomes:
     confusion: IntArray
 
 
-def outcomes(records: DetectionRecords, classes: ClassTable, thresholds: FloatArray, iou: float) -> Outcomes:
-    """Cut at the (C,) thresholds of the classes (NaN: nothing of the class is kept); right from ``iou`` on."""
-    ranked = rank(records, len(classes), iou)
+def outcomes(
+    records: DetectionRecords, classes: ClassTable, thresholds: FloatArray, iou: float, iou_type: IouType = "bbox"
+) -> Outcomes:
+    """Cut at the (C,) thresholds of the classes (NaN: nothing of the class is kept); right from ``iou`` on, of boxes or
+    of masks."""
+    matches = best_matches(records, iou_type)
+    ranked = _ranked(records, matches, iou, len(classes))
     counted, right = (np.zeros(len(records.detection_scores), dtype=np.bool_) for _ in range(2))
     for one in ranked:
         counted[one.rows], right[one.rows] = True, one.right
     kept = counted & (records.detection_scores >= thresholds[records.detection_labels])  # NaN: nothing
     rows = np.flatnonzero(kept)
     columns = {name: column[rows] for name, column in vars(records).items() if name.startswith("detection_")}
-    errors = error_kinds(replace(records, **columns), classes, max_detections=len(kept) + 1, right_iou=iou)
+    errors = error_kinds(replace(records, **columns), classes, len(kept) + 1, iou_type, right_iou=iou)
     kinds, objects = np.full(len(kept), NOT_KEPT), np.full(len(kept), -1)
     # By VOC's rule a detection is not right where its object is taken, though TIDE's gives it another one.
     wrong = np.where(errors.kinds == RIGHT, _KINDS.index(ErrorKind.DUPLICATE), errors.kinds)
     kinds[rows], objects[rows] = np.where(right[rows], RIGHT, wrong), errors.objects
-    matched = best_matches(records).objects
+    kinds[rows[errors.ignored & ~right[rows]]] = NOT_KEPT
     is_right = kinds == RIGHT
-    objects[is_right] = matched[is_right]
+    objects[is_right] = matches.objects[is_right]
     found = np.zeros(len(records.object_labels), dtype=np.bool_)
     found[objects[is_right]] = True
     taken_for = np.full(len(found), -1)

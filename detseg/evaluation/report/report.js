@@ -22,8 +22,27 @@ for (const head of document.querySelectorAll("table.sortable th")) {
   head.addEventListener("keydown", event => { if (event.key === "Enter") sort(); });
 }
 
-// A whole image closes where it was opened.
-const close = event => { event.preventDefault(); history.back(); };
+// A whole image shows the error that was clicked, on both sides and enlarged.
+for (const link of document.querySelectorAll("figure a")) link.addEventListener("click", () => {
+  const whole = document.querySelector(link.hash), picture = whole.querySelector(".picture");
+  const boxes = JSON.parse(link.dataset.boxes).map(([kind, ...sides]) => {
+    const box = document.createElement("i");
+    box.className = kind;
+    ["left", "top", "width", "height"].forEach((name, k) => { box.style[name] = `${sides[k]}%`; });
+    return box;
+  });
+  picture.replaceChildren(picture.querySelector("img"), ...boxes);
+  const part = link.querySelector("img").cloneNode();
+  whole.querySelector(".part").replaceChildren(part, part.alt);
+});
+
+// It closes where the page was: the entry before in the history may be of another page.
+const close = event => {
+  const [x, y] = [scrollX, scrollY];
+  event.preventDefault();
+  location.hash = "";
+  scrollTo(x, y);
+};
 for (const whole of document.querySelectorAll(".whole")) whole.addEventListener("click", close);
 document.addEventListener("keydown", event => {
   if (event.key === "Escape" && document.querySelector(".whole:target")) close(event);
@@ -31,9 +50,9 @@ document.addEventListener("keydown", event => {
 
 const element = id => document.getElementById(id);
 if (element("operating")) {
-  const { thresholds, classes } = JSON.parse(element("curves").textContent);
-  const slider = element("threshold");
-  slider.max = thresholds.length - 1;
+  const { low, high, thresholds, classes } = JSON.parse(element("curves").textContent);
+  const slider = element("slider"), place = i => (thresholds[i] - low) / (high - low);
+  [slider.min, slider.max] = [low, high];
   let shown;
 
   const numbers = i => {
@@ -54,14 +73,13 @@ if (element("operating")) {
   const move = i => {
     element("none").textContent = i < 0 ? "no threshold reaches that" : "";
     if (i < 0) return;
-    slider.value = i;
-    const n = numbers(i), threshold = thresholds[i];
-    element("at-threshold").textContent = threshold.toFixed(3);
+    const n = numbers(i);
+    element("at-threshold").textContent = thresholds[i].toFixed(3);
     element("at-precision").textContent = text(n.precision);
     element("at-recall").textContent = text(n.recall);
     element("at-F1").textContent = text(n.f1);
     for (const name of ["right", "wrong", "missed"]) element("at-" + name).textContent = n[name];
-    element("cursor").setAttribute("d", `M${threshold} 0V1`);
+    element("cursor").setAttribute("d", `M${place(i)} 0V1`);
     const point = element("pr-point");
     point.setAttribute("visibility", isNaN(n.precision) || isNaN(n.recall) ? "hidden" : "visible");
     point.setAttribute("cx", n.recall || 0);
@@ -69,24 +87,27 @@ if (element("operating")) {
   };
   const draw = (id, x, y) => element(id).setAttribute("points", thresholds.map((_, i) => [x(i), y(i)])
     .filter(([a, b]) => !isNaN(a) && !isNaN(b)).map(pair => pair.join()).join(" "));
+  const moveSlider = i => { if (i >= 0) slider.value = thresholds[i]; move(i); };
+  const nearest = value => thresholds.reduce(
+    (best, threshold, i) => Math.abs(threshold - value) < Math.abs(thresholds[best] - value) ? i : best, 0);
   const choose = number => {
     shown = classes[number];
-    draw("precision-line", i => thresholds[i], i => numbers(i).precision);
-    draw("recall-line", i => thresholds[i], i => numbers(i).recall);
-    draw("F1-line", i => thresholds[i], i => numbers(i).f1);
+    draw("precision-line", place, i => numbers(i).precision);
+    draw("recall-line", place, i => numbers(i).recall);
+    draw("F1-line", place, i => numbers(i).f1);
     draw("pr-line", i => numbers(i).recall, i => numbers(i).precision);
-    move(best(n => n.f1));
+    moveSlider(best(n => n.f1));
   };
-  slider.addEventListener("input", () => move(Number(slider.value)));
+  slider.addEventListener("input", () => move(nearest(Number(slider.value))));
   element("class").addEventListener("change", event => choose(event.target.value));
-  element("by-f1").addEventListener("click", () => move(best(n => n.f1)));
+  element("by-f1").addEventListener("click", () => moveSlider(best(n => n.f1)));
   element("by-precision").addEventListener("click", () => {
     const least = Number(element("least-precision").value);
-    move(best(n => n.precision >= least ? n.recall : NaN));
+    moveSlider(best(n => n.precision >= least ? n.recall : NaN));
   });
   element("by-cost").addEventListener("click", () => {
     const cost = Number(element("cost").value);
-    move(best(n => -n.wrong - cost * n.missed));
+    moveSlider(best(n => -n.wrong - cost * n.missed));
   });
   choose(element("class").value);
 }

@@ -9,7 +9,7 @@ import logging
 import platform
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,19 +33,27 @@ from detseg.evaluation.report.detection_page import DetectionReport, Images
 from detseg.evaluation.report.gallery import Gallery
 from detseg.evaluation.report.map_page import MapReport, Triple, legend
 from detseg.evaluation.report.maps import MapStudy
-from detseg.evaluation.report.sections import Section, facts_table, headline, training_curves, what_next_section
+from detseg.evaluation.report.sections import (
+    Section,
+    facts_table,
+    headline,
+    interval_text,
+    training_curves,
+    what_next_section,
+)
 from detseg.evaluation.results_file import results_evaluator
-from detseg.evaluation.run import evaluated, evaluation_config, open_split_for
-from detseg.evaluation.what_next import what_next
+from detseg.evaluation.run import evaluated, evaluation_config, open_split_for, report_folder
+from detseg.evaluation.what_next import Part, what_next
 from detseg.factory import load_model
-from detseg.messages import counted, messages_on_console
+from detseg.messages import counted, messages_on_console, one_line
 from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.interface import Evaluator
 from detseg.metrics.learning_curve import LearningCurve
 from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.ops.letterbox import Letterbox
-from detseg.predict import load_predictor
+from detseg.predict import find_device, load_predictor
 from detseg.structures import ClassTable, UInt8Array
-from detseg.tasks import AnyDataset
+from detseg.tasks import AnyDataset, kind_of
 
 logger = logging.getLogger("detseg")
 
@@ -64,20 +72,21 @@ def report(
     *,
     human: float | None = None,
     train_dev: Sequence[str] = (),
-    curve: LearningCurve | None = None,
-    more: Sequence[Section] = (),
+    learn: Callable[[], LearningCurve] | None = None,
+    explain: Callable[[], Sequence[Section]] | None = None,
 ) -> Path:
     """Evaluate a checkpoint and write its report.
 
     Args:
         checkpoint: a checkpoint, or a run directory, whose best one is taken.
         split: of the data that it was trained on.
-        folder: where to write; None: ``report`` in the run directory.
+        folder: where to write; None: ``report`` in the run directory, or a name that says split and checkpoint where
+            these are not val and the best.
         overrides: of ``data`` and ``evaluation``.
         device: ``auto``, ``cpu``, ``cuda``, ...
         human, train_dev: as of ``what_next``.
-        curve: of trainings on fractions of the images, if there were any.
-        more: sections after those of the errors.
+        learn: trains on fractions of the images, for a learning curve.
+        explain: of a detector, gives more sections. Both are called once no mistake is left that can be known before.
 
     Returns:
         The page. Beside it are ``errors.csv``, ``suspects.csv`` and, of detectors, ``thresholds.json``.
@@ -85,15 +94,15 @@ def report(
     Raises:
         DetsegError: the checkpoint or its data is missing or wrong, or the folder cannot be written.
     """
+    find_device(device)  # an error comes first
     checkpoint = run_checkpoint(checkpoint)
-    model, _, contents = load_model(checkpoint)
-    config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
-    dataset = open_split_for(config, split, contents.classes, checkpoint)
-    run_dir = run_dir_of(checkpoint)
-    folder = folder or run_dir / "report"
+    model, classes, config, dataset = _opened(checkpoint, split, overrides, train_dev)
+    run_dir, folder = run_dir_of(checkpoint), folder or report_folder(checkpoint, split)
     check_writable(folder, "--out")
+    curve = learn() if learn is not None else None
+    more = explain() if explain is not None and kind_of(config.model).finds_objects else ()
     predictor: Any = load_predictor(checkpoint, device)
-    found = _looked_at(model, dataset, config, contents.classes, predictor)
+    found, evaluator = _looked_at(model, dataset, config, classes, predictor)
     facts = {
         "model": f"{config.model.name}, {checkpoint}",
         "images": f"{counted(len(dataset), 'image')} of {split}, {dataset.name}",
@@ -105,12 +114,11 @@ def report(
     }
     # Test images are not looked at unasked: what is looked at is soon optimised.
     splits: list[Split] = ["train", "val", "test"] if split == "test" else ["train", "val"]
-    known: Any = {"human": human, "train_dev": train_dev, "overrides": overrides, "device": device}
-    following = what_next(checkpoint, splits=splits, **known)
-    curves = training_curves(_training_rows(run_dir), next(iter(found.result.headline)))
-    background = [("training", "Training", curves), *_provenance(run_dir)]
-    lines = "\n".join(map(html_text, yaml.safe_dump(config_to_dict(config), sort_keys=False).splitlines()))
-    background = [part for part in [*background, ("settings", "Settings", f"<pre>{lines}</pre>")] if part[2]]
+    options: Any = {"human": human, "train_dev": train_dev, "overrides": overrides, "device": device}
+    known: dict[Part, Any] = {"val": (evaluator, found.samples)} if split == "val" else {}
+    following = what_next(checkpoint, splits=splits, known=known, **options)
+    curves = _training(run_dir, next(iter(found.result.headline)))
+    background = [("training", "Training", curves), *_provenance(run_dir), _settings(config)]
     more = [*more, ("next", "What next", what_next_section(following, curve))]
     verdicts = [f"What next: {following.verdict}.", *([] if curve is None else [f"More images: {curve.verdict}."])]
     return _write(found, folder, f"{run_dir.name}, {split}", facts, more, background, verdicts)
@@ -139,18 +147,27 @@ def report_results(
 
     ids = [truth.image_id(index) for index in range(len(truth))]
     found = DetectionReport.of(evaluator, Images(ids, names, None, read if images else None))
-    scores = found.records.detection_scores
-    if len(scores) and (scores.max() > 1 or scores.min() < 0):
-        ends = f"{scores.min():g} to {scores.max():g}"
-        logger.warning(f"{results}: scores are from {ends}; the page takes them for probabilities, from 0 to 1")
     facts = {"detections": str(results), "annotations": str(annotations), **found.protocol, **_facts()}
     return _write(found, folder, results.name, facts)
 
 
+def _opened(
+    checkpoint: Path, split: Split, overrides: Sequence[str], train_dev: Sequence[str]
+) -> tuple[nn.Module, ClassTable, ExperimentConfig, AnyDataset]:
+    """Model, classes, settings and data; the train-dev set is opened to know that it can be."""
+    model, _, contents = load_model(checkpoint)
+    config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
+    dataset = open_split_for(config, split, contents.classes, checkpoint)
+    if train_dev:
+        of_val = resolve_data(evaluation_config(contents.config, "--train-dev", [*overrides, *train_dev]))
+        open_split_for(of_val, "val", contents.classes, checkpoint)
+    return model, contents.classes, config, dataset
+
+
 def _looked_at(
     model: nn.Module, dataset: AnyDataset, config: ExperimentConfig, classes: ClassTable, predictor: Any
-) -> DetectionReport | MapReport:
-    """Everything that is found on the data set."""
+) -> tuple[DetectionReport | MapReport, Evaluator]:
+    """Everything that is found on the data set, and the evaluator that has seen it."""
     study = MapStudy(len(classes), config.evaluation.boundary_width)
     also = study.update_batch if isinstance(dataset, SegmentationDataset) else None
     evaluator = evaluated(model, dataset, config, classes, predictor.device, keep_images=True, also=also)
@@ -162,9 +179,9 @@ def _looked_at(
             image = predictor.read(dataset.path(place))
             return image, dataset.semantic(place), predictor(image).labels
 
-        return MapReport.of(evaluator, study, names, look)
+        return MapReport.of(evaluator, study, names, look), evaluator
     assert isinstance(evaluator, DetectionEvaluator)
-    return DetectionReport.of(evaluator, _images_of(dataset, names, config, predictor.read))
+    return DetectionReport.of(evaluator, _images_of(dataset, names, config, predictor.read)), evaluator
 
 
 def _images_of(dataset: AnyDataset, names: Sequence[str], config: ExperimentConfig, read: Any) -> Images:
@@ -205,12 +222,22 @@ def _fingerprint(dataset: AnyDataset) -> dict[str, str]:
     return {"fingerprint": ", ".join(f"{name} {value}" for name, value in found.items() if value)}
 
 
-def _training_rows(run_dir: Path) -> list[dict[str, str]]:
+def _training(run_dir: Path, metric: str) -> str:
+    """The curves of its ``metrics.csv``; empty where there is none, or a damaged one."""
     table = run_dir / "metrics.csv"
-    if not table.is_file():
-        return []
-    with table.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            return training_curves(list(csv.DictReader(file)), metric)
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        logger.warning(f"{table}: is damaged ({one_line(error)}); the page has no curves of the training")
+        return ""
+
+
+def _settings(config: ExperimentConfig) -> Section:
+    lines = "\n".join(map(html_text, yaml.safe_dump(config_to_dict(config), sort_keys=False).splitlines()))
+    return "settings", "Settings", f"<pre>{lines}</pre>"
 
 
 def _provenance(run_dir: Path) -> Iterator[Section]:
@@ -248,15 +275,15 @@ def _write(
 ) -> Path:
     gallery = Gallery()
     measured = ("facts", "What was measured", facts_table(facts))
-    sections = [*found.sections(gallery), *more, measured, *background]
-    about_settings = found.result.explain() if background else []  # which a file of results has not
-    lines = [*found.in_short(), *about_settings, *verdicts]
-    parts = [f"<h1>{html_text(title)}</h1>", headline(found.result.headline, found.intervals)]
-    parts.append(
-        '<p class="soft">Small numbers: 95 % intervals, of 1000 bootstrap resamples: where the number would lie on '
-        "average over sets of as many such images. They are too narrow where images resemble one another, such as "
-        "frames of a video.</p>"
-    )
+    sections = [*found.sections(gallery), *more, measured, *(part for part in background if part[2])]
+    lines = [*found.in_short(), *found.result.explain(), *verdicts]
+    parts = [f"<h1>{html_text(title)}</h1>", headline(found.headline, found.intervals)]
+    if any(map(interval_text, found.intervals.values())):
+        parts.append(
+            '<p class="soft">Small numbers: 95 % intervals, of 1000 bootstrap resamples: where the number would lie on '
+            "average over sets of as many such images. They are too narrow where images resemble one another, such as "
+            "frames of a video.</p>"
+        )
     parts.append(f'<ul class="short">{"".join(f"<li>{html_text(line)}</li>" for line in lines)}</ul>')
     links = "".join(f'<a href="#{anchor}">{html_text(name)}</a> ' for anchor, name, _ in sections)
     parts.append(f"<nav>{links}</nav>")
@@ -269,7 +296,8 @@ def _write(
     write_text(folder / "errors.csv", _csv(found.error_rows()))
     write_text(folder / "suspects.csv", _csv(found.suspect_rows()))
     if isinstance(found, DetectionReport):
-        rows = {row.name: row.threshold for row in found.result.classes if not np.isnan(row.threshold)}
+        pairs = zip(found.classes.names, found.best, strict=True)
+        rows = {name: one.threshold for name, one in pairs if not np.isnan(one.threshold)}
         write_text(folder / "thresholds.json", json.dumps(rows, indent=2))
     page = folder / PAGE
     write_text(page, html_document(title, "detseg report", parts, style, script))

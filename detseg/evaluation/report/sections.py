@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from detseg.metrics.learning_curve import LearningCurve
 from detseg.structures import FloatArray, IntArray
 
 _FRACTION = Axis("", 0.0, 1.0)
+_LOSS = "Loss"
 _MOST_CLASSES = 25  # of a confusion matrix; of more, those with the most errors
 
 Interval = tuple[float, float]
@@ -30,10 +32,18 @@ def headline(numbers: Mapping[str, float], intervals: Mapping[str, Interval]) ->
     """A tile for each number, with its interval."""
     tiles = []
     for name, value in numbers.items():
-        low, high = intervals.get(name, (math.nan, math.nan))
-        sure = "" if math.isnan(low) else f"<small>{low:.3f} to {high:.3f}</small>"
+        sure = interval_text(intervals.get(name))
+        sure = sure and f"<small>{sure}</small>"
         tiles.append(f'<div class="tile"><span>{html_text(name)}</span><b>{format_number(value)}</b>{sure}</div>')
     return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def interval_text(ends: Interval | None) -> str:
+    """The ends; empty where there are none, or where three digits do not tell them apart."""
+    if ends is None or math.isnan(ends[0]):
+        return ""
+    low, high = (f"{end:.3f}" for end in ends)
+    return "" if low == high else f"{low} to {high}"
 
 
 def sortable_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -48,8 +58,12 @@ def operating_point(curves: Mapping[str, Curve], unit: str) -> str:
         curves: by class; the names stand in a list to choose from, the first is shown first.
         unit: what is counted.
     """
+    thresholds = next(iter(curves.values())).thresholds
+    low, high = min(0.0, float(thresholds[0])), max(1.0, float(thresholds[-1]))  # scores may be no probabilities
     data = {
-        "thresholds": [round(float(value), 5) for value in next(iter(curves.values())).thresholds],
+        "low": low,
+        "high": high,
+        "thresholds": [round(float(value), 5) for value in thresholds],
         "classes": [
             {"objects": one.num_objects, "kept": one.kept.tolist(), "right": one.right.tolist()}
             for one in curves.values()
@@ -65,7 +79,7 @@ def operating_point(curves: Mapping[str, Curve], unit: str) -> str:
     cursor = '<path id="cursor" vector-effect="non-scaling-stroke" style="stroke: var(--error)"/>'
     by_score = lines_chart(
         "By threshold",
-        Axis("threshold", 0, 1),
+        Axis("threshold", low, high),
         _FRACTION,
         [Line(name, [], color) for name, color in colors.items()],
         f'<g transform="{UNIT_SQUARE}">{lines}{cursor}</g>',
@@ -81,7 +95,7 @@ def operating_point(curves: Mapping[str, Curve], unit: str) -> str:
     )
     return (
         '<div id="operating"><p><label>Class <select id="class">' + options + "</select></label> "
-        '<label class="slider">Threshold <input id="threshold" type="range" min="0" step="1"> '
+        '<label class="slider">Threshold <input id="slider" type="range" step="any"> '
         '<output id="at-threshold"></output></label></p>'
         f'<div class="tiles">{numbers}</div><p class="soft">right, wrong and missed are {html_text(unit)}</p>'
         '<p>Best by <button id="by-f1">F1</button> <button id="by-precision">precision of at least</button>'
@@ -154,7 +168,7 @@ def _points(points: Sequence[tuple[float, float]]) -> str:
 def training_curves(rows: Sequence[Mapping[str, str]], metric: str) -> str:
     """Losses and the metric by epoch, of the rows of a ``metrics.csv``; empty where there are too few."""
     charts = []
-    for title, names in (("Loss", ("train/loss", "val/loss")), (f"{metric} on val", (f"val/{metric}",))):
+    for title, names in ((_LOSS, ("train/loss", "val/loss")), (f"{metric} on val", (f"val/{metric}",))):
         lines = []
         for name, color in zip(names, ("var(--bar)", "var(--warning)"), strict=False):
             points = [(float(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
@@ -162,17 +176,29 @@ def training_curves(rows: Sequence[Mapping[str, str]], metric: str) -> str:
             if len(points) > 1:
                 lines.append(Line(name, points, color))
         if lines:
+            if title == _LOSS:
+                title, lines = _clipped(lines)
             values = [point for line in lines for point in line.points]
             x, y = (Axis.around(name, [point[k] for point in values]) for k, name in enumerate(("epoch", "")))
             charts.append(lines_chart(title, x, y, lines))
     return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
 
 
+def _clipped(lines: Sequence[Line]) -> tuple[str, list[Line]]:
+    """Title and lines of losses without single huge ones, often of the first epochs, which would flatten the rest."""
+    values = [value for line in lines for _, value in line.points]
+    highest = 1.2 * float(np.quantile(values, 0.95, method="lower"))
+    if max(values) <= 2 * highest:
+        return _LOSS, list(lines)
+    kept = [replace(line, points=[(x, min(value, highest)) for x, value in line.points]) for line in lines]
+    return f"{_LOSS} (cut off at {highest:.3g}; the highest is {max(values):.3g})", kept
+
+
 def what_next_section(found: WhatNext, curve: LearningCurve | None) -> str:
     """Scores of the parts of the data, their gaps with what to try, and whether more images would help."""
     head = ("part", "images", found.metric, "95 % interval")
     rows = [
-        (part, str(num), format_number(number), f"{format_number(low)} to {format_number(high)}")
+        (part, str(num), format_number(number), interval_text((low, high)) or "-")
         for part, (number, low, high, num) in found.scores.items()
     ]
     parts = [html_table(head, rows)]
@@ -210,9 +236,8 @@ def facts_table(facts: Mapping[str, str]) -> str:
 
 def with_interval(value: float, interval: Interval | None) -> str:
     """A number for a table."""
-    if interval is None or math.isnan(interval[0]):
-        return format_number(value)
-    return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+    sure = interval_text(interval)
+    return f"{value:.3f} ({sure})" if sure else format_number(value)
 
 
 def class_intervals(values: Sequence[float], samples: FloatArray) -> list[Interval]:

@@ -23,7 +23,8 @@ from detseg.training.tracking.tracker import trackers_of
 
 logger = logging.getLogger("detseg")
 
-_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.ELU, nn.Hardswish, nn.Mish)
+# Behind convolutions, with channels in dimension 1. GELU stands where they are the last (ConvNeXt, transformers).
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.ELU, nn.Hardswish, nn.Mish)
 
 
 def parts_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -41,13 +42,13 @@ def parts_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 class StepMonitors(Callback):
     """Writes losses, learning rates and ``diagnostics`` at the first optimiser step and at every ``every``-th; the
-    other steps cost nothing.
+    other steps cost nothing, but for the histograms.
 
     - ``gradient_norm``: of all gradients together, before clipping.
     - ``update_ratio``: the norm of what the step changes over that of the weights, for each part of the network.
     - ``dead_activations``: the fraction of channels behind the activations of each part that are nowhere positive in
       the batch, so that (with ReLU) no gradient flows through them.
-    - ``histograms``: of the weights and gradients of each part, at the first of these steps of an epoch.
+    - ``histograms``: of the weights and gradients of each part, at the first step of each epoch.
     """
 
     def __init__(self, every: int, diagnostics: Sequence[str]) -> None:
@@ -57,6 +58,19 @@ class StepMonitors(Callback):
         self._dead: dict[str, list[Tensor]] = {}  # of each activation, which channels are dead
         self._hooks: list[RemovableHandle] = []
         self.drawn_in = -1  # the epoch of the last histograms
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Says which parts have no activation that is looked at."""
+        if "dead_activations" not in self.diagnostics or not isinstance(pl_module, Task) or not trainer.loggers:
+            return
+        parts = [
+            name
+            for name, child in pl_module.model.named_children()
+            if any(True for _ in child.parameters()) and not any(isinstance(m, _ACTIVATIONS) for m in child.modules())
+        ]
+        if parts:
+            kinds = ", ".join(kind.__name__ for kind in _ACTIVATIONS)
+            logger.info(f"trainer.diagnostics: no dead_activations of {', '.join(parts)}, which has none of {kinds}")
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -71,19 +85,22 @@ class StepMonitors(Callback):
                     self._hooks.append(module.register_forward_hook(_DeadChannels(channels)))
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        if self._due is None or not isinstance(pl_module, Task):
+        if not isinstance(pl_module, Task):
             return
-        parts = parts_of(pl_module.model)
-        if "update_ratio" in self.diagnostics:
-            self._before = {name: [p.detach().clone() for p in weights] for name, weights in parts.items()}
         if "histograms" in self.diagnostics and self.drawn_in != trainer.current_epoch:
             self.drawn_in = trainer.current_epoch
-            for name, weights in parts.items():
+            self._draw(trainer, pl_module)
+        if self._due is not None and "update_ratio" in self.diagnostics:
+            parts = parts_of(pl_module.model)
+            self._before = {name: [p.detach().clone() for p in weights] for name, weights in parts.items()}
+
+    def _draw(self, trainer: L.Trainer, task: Task) -> None:
+        for tracker in trackers_of(trainer) if trainer.is_global_zero else ():
+            for name, weights in parts_of(task.model).items():
                 gradients = [p.grad for p in weights if p.grad is not None]
-                for tracker in trackers_of(trainer):
-                    tracker.histogram(f"weights/{name}", _joined(weights), self._due)
-                    if gradients:
-                        tracker.histogram(f"gradients/{name}", _joined(gradients), self._due)
+                tracker.histogram(f"weights/{name}", _joined(weights), trainer.global_step + 1)
+                if gradients:
+                    tracker.histogram(f"gradients/{name}", _joined(gradients), trainer.global_step + 1)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -94,8 +111,7 @@ class StepMonitors(Callback):
         if self._due != trainer.global_step or not isinstance(pl_module, Task):
             return  # not due, or more batches of the step are to come
         numbers = {name: float(x) for name, x in trainer.callback_metrics.items() if name.endswith("_step")}
-        groups = trainer.optimizers[0].param_groups
-        numbers |= {group.get("name", "lr"): group["lr"] for group in reversed(groups)}
+        numbers |= pl_module.run_state.learning_rates
         if "gradient_norm" in self.diagnostics:
             numbers["gradient_norm"] = pl_module.guard.gradient_norm
         for name, weights in parts_of(pl_module.model).items() if self._before else ():

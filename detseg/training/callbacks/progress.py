@@ -127,7 +127,7 @@ class RunProgress(Callback):
             parts[-1] += f" (val {'-' if is_settling else _number(val_loss)})"
             parts += [f"{name} {metrics.get(f'val/{name}', math.nan):.3f}" for name in shown]
         if self._bar is None:  # it is in the bar
-            parts.append(_learning_rate(trainer))
+            parts.append(_learning_rate(pl_module))
             self._shown = time.monotonic()
         logger.info("  ".join([*parts, self._pace.rate(), self._left(trainer, 0, 0.0)]))
 
@@ -150,7 +150,7 @@ class RunProgress(Callback):
         left = self._left(trainer, *((0, 1 - done / total) if what else (total - done, float(_validates(trainer, 0)))))
         logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.endswith("_step")}
         losses = {name.removeprefix("train/").removesuffix("_step"): _number(logged[name]) for name in logged}
-        parts = [f"loss {losses.pop('loss', '-')}", _learning_rate(trainer), self._pace.rate(), left]
+        parts = [f"loss {losses.pop('loss', '-')}", _learning_rate(trainer.lightning_module), self._pace.rate(), left]
         device, place = trainer.strategy.root_device, f"{done}/{total}"
         parts += [f"{torch.cuda.memory_reserved(device) / 2**30:.1f} GB"] if device.type == "cuda" else []
         if bar is None:
@@ -188,8 +188,9 @@ def _validates(trainer: L.Trainer, ahead: int) -> bool:
     return number % (trainer.check_val_every_n_epoch or 1) == 0 or (ahead > 0 and number == trainer.max_epochs)
 
 
-def _learning_rate(trainer: L.Trainer) -> str:
-    return f"lr {trainer.optimizers[0].param_groups[0]['lr']:.2g}"
+def _learning_rate(task: L.LightningModule) -> str:
+    rate = task.learning_rate if isinstance(task, Task) else math.nan
+    return "lr -" if math.isnan(rate) else f"lr {rate:.2g}"
 
 
 def _number(value: float) -> str:

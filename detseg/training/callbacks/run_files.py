@@ -18,6 +18,8 @@ from detseg.checkpoint.provenance import describe_start, read_run_file, write_ru
 from detseg.config.load import config_to_dict, config_to_yaml
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.draw import class_legend, contact_sheet, write_image
+from detseg.errors import DataError
+from detseg.messages import one_line
 from detseg.structures import Batch, UInt8Array
 from detseg.training.task import Task
 from detseg.training.tracking.tracker import trackers_of
@@ -30,21 +32,25 @@ _MOST_NAMED = 30  # classes of the legend: of more those of the truth are named,
 
 def best_epoch(table: Path, metric: str) -> dict[str, str]:
     """The row of a ``metrics.csv`` of the epoch that ``best.ckpt`` holds, with the highest ``metric``: of equal ones
-    the first, of undefined ones (NaN) the last; empty where no epoch was validated, or no file written."""
+    the first, of undefined ones (NaN) the last; empty where no epoch was validated, or no file written. DataError: it
+    is damaged."""
     best: dict[str, str] = {}
     if table.is_file():
-        with table.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row.get(metric) and (not best or not float(row[metric]) <= float(best[metric])):
-                    best = row
+        try:
+            with table.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    if row.get(metric) and (not best or not float(row[metric]) <= float(best[metric])):
+                        best = row
+        except (ValueError, csv.Error) as error:
+            raise DataError(f"{table}: is damaged ({one_line(error)}); bring it back, or delete it") from error
     return best
 
 
 class RunFiles(Callback):
     """Writes ``config.yaml`` and ``run.json`` (how the run began, each time: ``describe_start``), which trackers get as
     well; ``metrics.json`` with all numbers of the last validation; and ``metrics.csv``: one row an epoch (from 1)
-    with the optimiser steps done, the rate at the end, the losses of training (means over the epoch's images, of all
-    processes) and, where the epoch was validated, of validation. Each is replaced completely or not at all.
+    with the optimiser steps done, the rate of the last one, the losses of training (means over the epoch's images, of
+    all processes) and, where the epoch was validated, of validation. Each is replaced completely or not at all.
 
     The rows travel in the checkpoint: a resumed run has those of the epochs that it resumes from, whatever became of
     the file. Lightning's own logger would delete them.
@@ -99,10 +105,10 @@ class RunFiles(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         validated, self._validated = self._validated, False
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not isinstance(pl_module, Task):
             return
         row = {"epoch": str(trainer.current_epoch + 1), "step": str(trainer.global_step)}
-        row["lr"] = repr(float(trainer.optimizers[0].param_groups[0]["lr"]))
+        row["lr"] = repr(pl_module.learning_rate)
         for name, value in sorted(trainer.callback_metrics.items()):
             of_epoch = name.startswith("train/") and name.endswith("_epoch")
             if of_epoch or (validated and name.startswith("val/")):

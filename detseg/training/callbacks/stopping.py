@@ -21,11 +21,13 @@ class StopRequest:
     """Asks a training to stop behind its step; any thread may ask.
 
     Attributes:
-        reason: why, as in "stopped by request"; None: nobody has asked since the last training ended.
+        reason: why, as in "stopped by request"; None: nobody has asked since it last stopped a training.
+        how_to_resume: what to say to those whose training was stopped.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.how_to_resume = HOW_TO_RESUME
 
     def ask(self, reason: str = "by request") -> None:
         """Have the training stop."""
@@ -71,17 +73,16 @@ class StopWhenAsked(callbacks.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listens no more.  Not in ``teardown``, by which Lightning has given back the signal handlers that were there
-        before its own: a request that replaced these would bring them back."""
-        self._end()
+        before its own: a request that replaced these would bring them back. Asked for behind the last step, it stands:
+        another training may follow, as in a search."""
+        self.request.training_ends()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, WaitInterrupted):
             exception.args = (self._left_waiting(trainer),)
-        self._end()
-
-    def _end(self) -> None:
         self.request.training_ends()
-        self.request.reason = None  # it may be given to the training that resumes
+        if isinstance(exception, RunStoppedError | WaitInterrupted):
+            self.request.reason = None  # it may be given to the training that resumes
 
     def _reason(self) -> str | None:
         over = self._deadline is not None and time.monotonic() >= self._deadline
@@ -94,7 +95,7 @@ class StopWhenAsked(callbacks.Callback):
         cast(Task, trainer.lightning_module).processes.any(False)
         raise RunStoppedError(
             f"stopped {self._reason() or 'by another process'} after step {trainer.global_step}; everything is saved "
-            f"in {self.saver.folder.parent}: {HOW_TO_RESUME}"
+            f"in {self.saver.folder.parent}: {self.request.how_to_resume}"
         )
 
     def _left_waiting(self, trainer: L.Trainer) -> str:
@@ -104,9 +105,9 @@ class StopWhenAsked(callbacks.Callback):
         if trainer.world_size == 1 and self._is_between_steps:
             self.saver.save_unless_saved(trainer)
             self.saver.files.flush()
-            saved = f"everything is saved in {run_dir}: {HOW_TO_RESUME}"
+            saved = f"everything is saved in {run_dir}: {self.request.how_to_resume}"
         elif (self.saver.folder / LAST).is_file():
-            saved = f"what was saved last is in {run_dir}: {HOW_TO_RESUME}"
+            saved = f"what was saved last is in {run_dir}: {self.request.how_to_resume}"
         when = f"after step {trainer.global_step}, waiting for a batch that did not come"
         return f"stopped {self._reason()} {when}; {saved}"
 

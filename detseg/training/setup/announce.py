@@ -70,8 +70,9 @@ def transfer_hint(config: ExperimentConfig, num_images: int) -> str | None:
         return None
     backbone, images = model.backbone, counted(num_images, "training image")
     if model.weights is None and backbone.weights is None and not backbone.pretrained:
-        few = num_images < _FEW_IMAGES
-        return f"{images} and a backbone from random weights: {_pretrained(model)} ({_HINT_PAGE})" if few else None
+        if num_images >= _FEW_IMAGES or (how := _pretrained(model)) is None:
+            return None
+        return f"{images} and a backbone from random weights: usually more is found with {how} ({_HINT_PAGE})"
     if backbone.freeze != "backbone" or backbone.unfreeze_epoch is not None or num_images < _ENOUGH_TO_TRAIN:
         return None
     how = "set model.backbone.unfreeze_epoch, or model.backbone.freeze=none"
@@ -80,17 +81,14 @@ def transfer_hint(config: ExperimentConfig, num_images: int) -> str | None:
     )
 
 
-def _pretrained(model: DetectorConfig | SegmenterConfig) -> str:
-    """How the model can begin with weights."""
+def _pretrained(model: DetectorConfig | SegmenterConfig) -> str | None:
+    """How the model can begin with published weights; None: there are none."""
     own, backbone = "model.weights=CKPT of another training", model.backbone.name
     if getattr(model, "variant", "custom") != "custom":
-        return f"usually more is found with model.weights=coco (downloaded), or {own}"
+        return f"model.weights=coco (downloaded), or {own}"
     if backbone == "unet" or backbone in CSP_FAMILY:
-        instead = "model.backbone.name=resnet18 model.backbone.pretrained=true (downloaded)"
-        return f"no weights are published for {backbone}; usually more is found with {own}, or with {instead}"
-    return (
-        f"usually more is found with model.backbone.pretrained=true (downloaded), model.backbone.weights=FILE, or {own}"
-    )
+        return None
+    return f"model.backbone.pretrained=true (downloaded), model.backbone.weights=FILE, or {own}"
 
 
 def _classes(train_set: EvalSource) -> str:

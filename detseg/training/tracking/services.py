@@ -1,7 +1,8 @@
 """MLflow and Weights & Biases.
 
 A tracker must not cost a training: where one of these fails after the run has begun, it is switched off with a warning.
-Neither reports its own use to its makers from here.
+MLflow's requests are answered when its server likes (by default it is asked eight times, for two minutes each), so they
+are made in a thread; Weights & Biases has a process of its own. Neither reports its own use to its makers from here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -23,6 +24,7 @@ from torch import Tensor
 from detseg.errors import ConfigError
 from detseg.messages import one_line, without_secrets
 from detseg.structures import UInt8Array
+from detseg.training.tracking.background import Background
 from detseg.training.tracking.tracker import Tracker
 
 logger = logging.getLogger("detseg")
@@ -31,8 +33,17 @@ PROJECT = "detseg"  # MLflow's experiment and the project of Weights & Biases, w
 
 _METRICS_AT_ONCE = 500  # MLflow takes 1000
 _SECONDS_TO_OPEN = 120
+_SECONDS_TO_WAIT = 2.0  # for MLflow where a run was asked to stop, or too much waits for it
+_SECONDS_AT_END = 30.0  # for the rest of its numbers, and then for files
+_BYTES_A_SECOND = 1e6  # of these
 _TAG_LENGTH = 5000  # characters of a tag that MLflow's databases take
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
+_WHILE_OPENING = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "WANDB_ERROR_REPORTING": "false",
+    "WANDB_SILENT": "true",
+}
 
 S = TypeVar("S", bound="_Fallible")
 R = ParamSpec("R")
@@ -42,6 +53,11 @@ class _Fallible(Tracker):
     """A tracker that may fail: elsewhere, or by want of a network or of room."""
 
     is_off = False
+
+    def switch_off(self, reason: str) -> None:
+        """Tell it nothing more, and say why."""
+        self.is_off = True
+        logger.warning(f"tracking: {self.kind} failed, and gets nothing more of this run: {reason}")
 
 
 def _or_off(method: Callable[Concatenate[S, R], None]) -> Callable[Concatenate[S, R], None]:
@@ -54,10 +70,24 @@ def _or_off(method: Callable[Concatenate[S, R], None]) -> Callable[Concatenate[S
         try:
             method(self, *args, **kwargs)
         except Exception as error:  # of a program of others
-            self.is_off = True
-            logger.warning(f"tracking: {self.kind} failed, and gets nothing more of this run: {one_line(error)}")
+            if not self.is_off:  # a training that has ended waits no more
+                self.switch_off(one_line(error))
 
     return attempt
+
+
+def _in_background(
+    method: Callable[Concatenate[MlflowTracker, R], None],
+) -> Callable[Concatenate[MlflowTracker, R], None]:
+    """As ``_or_off``, later and in the tracker's thread."""
+    attempt = _or_off(method)
+
+    @wraps(method)
+    def later(self: MlflowTracker, /, *args: R.args, **kwargs: R.kwargs) -> None:
+        if not self.is_off and not self.background.add(partial(attempt, self, *args, **kwargs), _SECONDS_TO_WAIT):
+            self.switch_off("its server does not answer, or more slowly than there are numbers")
+
+    return later
 
 
 class MlflowTracker(_Fallible, MLFlowLogger):
@@ -70,7 +100,7 @@ class MlflowTracker(_Fallible, MLFlowLogger):
         beside = run_dir.absolute().parent
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
         own = None if os.environ.get("MLFLOW_TRACKING_URI") else (beside / "mlartifacts").as_uri()
-        self._resumes = run_id is not None
+        self._resumes, self.background = run_id is not None, Background()
         for name in ("alembic", "mlflow.store.db.utils", "lightning.pytorch.loggers.mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)  # each table of a new database, a new experiment
         # Two processes that make the tables of a new database at once destroy it.
@@ -122,32 +152,39 @@ class MlflowTracker(_Fallible, MLFlowLogger):
     @contextmanager
     def _opening(self) -> Iterator[None]:
         try:
-            with _quiet(), self._alone:
+            with _own_environment(), self._alone:
                 yield
         except Exception as error:  # of a program of others
             what = f"a run at {without_secrets(self.uri)}: {without_secrets(one_line(error))}"
             hint = "set MLFLOW_TRACKING_URI to where it is, or leave mlflow out of tracking"
             raise ConfigError(f"tracking: mlflow cannot open {what}; {hint}") from error
 
-    @_or_off
+    @_in_background
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """As Lightning's, in parts that MLflow takes."""
         items = list(metrics.items())
         for first in range(0, len(items), _METRICS_AT_ONCE):
             super().log_metrics(dict(items[first : first + _METRICS_AT_ONCE]), step)
 
-    @_or_off
+    @_in_background
     def show(self, name: str, image: UInt8Array, step: int) -> None:
         """See ``Tracker``."""
         self.experiment.log_image(self.run_id, image, key=name.replace("/", "_"), step=step)
 
-    @_or_off
     def end(self, files: Sequence[Path]) -> None:
-        """See ``Tracker``."""
-        for file in files:  # none where the run has not begun
-            self.experiment.log_artifact(self.run_id, str(file))
+        """See ``Tracker``. Waits for what is not sent yet; without files, as of a run that was stopped, for seconds."""
+        for file in files:
+            self._keep(file)
+        size = sum(file.stat().st_size for file in files)
+        seconds = _SECONDS_AT_END + size / _BYTES_A_SECOND if files else _SECONDS_TO_WAIT
+        if not self.background.finish(seconds) and not self.is_off:
+            self.switch_off(f"its server did not answer within {seconds:.0f} s of the end")
 
-    @_or_off
+    @_in_background
+    def _keep(self, file: Path) -> None:
+        self.experiment.log_artifact(self.run_id, str(file))
+
+    @_in_background
     def finalize(self, status: str = "success") -> None:
         """As Lightning's."""
         super().finalize(status)
@@ -174,7 +211,7 @@ class WandbTracker(_Fallible, WandbLogger):
             "tags": [f"{name}:{value}" if value else name for name, value in tags.items()],
         }
         self._run: Any = None
-        with _quiet():
+        with _own_environment():
             super().__init__(name=run_dir.name, save_dir=run_dir, project=self._options["project"])
 
     @property
@@ -201,7 +238,7 @@ class WandbTracker(_Fallible, WandbLogger):
     @contextmanager
     def _opening(self) -> Iterator[None]:
         try:
-            with _quiet():
+            with _own_environment():
                 yield
         except Exception as error:  # of a program of others
             hint = "without an account or a network set WANDB_MODE=offline"
@@ -247,10 +284,10 @@ class WandbTracker(_Fallible, WandbLogger):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """MLflow and Weights & Biases read on import, and when a run is opened, whether they may report their use, and
-    write on the screen; what the user has set counts."""
-    missing = {name: value for name, value in _QUIET.items() if name not in os.environ}
+def _own_environment() -> Iterator[None]:
+    """MLflow and Weights & Biases read on import, and when a run is opened, whether they may report their use and
+    write on the screen, and for how long to ask; what the user has set counts."""
+    missing = {name: value for name, value in _WHILE_OPENING.items() if name not in os.environ}
     os.environ.update(missing)
     try:
         yield

@@ -15,6 +15,7 @@ Floats = npt.NDArray[np.float64]
 _WIDTH = 0.15  # of the smoothing: standard deviation in decades of the rate
 _CLEAR, _LEAST = 4.0, 0.01  # a fall counts above so many standard errors of the smoothed loss, and this part of it
 _NEAR_LAST = 2.0  # a factor: so near to the last rate the loss still falls
+_AT_ONCE = 10.0  # a factor: so near to the first rate the loss diverges at once
 _PART = 20  # the suggestion is this part of the rate of the lowest loss: docs/benchmarks.md has what it trains to
 
 
@@ -76,6 +77,8 @@ class LrCurve:
         error = noise * float(np.linalg.norm(_weights(self.rates, self.rates[:1])))
         if smoothed[0] - lowest <= max(_CLEAR * error, _LEAST * abs(smoothed[0])):
             what = f"from {smoothed[0]:.3g} to {lowest:.3g}, where steps differ by {noise:.2g}"
+            if self.stopped is not None and self.rates[-1] < _AT_ONCE * self.rates[0]:
+                return f"the test ended soon after its first rate, {self.rates[0]:.2g}, without a fall: begin lower"
             return f"the loss does not fall clearly ({what}): more steps may show a fall; a trained model has none"
         if self.stopped is None and self._lowest_rate * _NEAR_LAST > self.rates[-1]:
             return f"the loss still falls at the highest rate, {self.rates[-1]:.2g}: raise it"

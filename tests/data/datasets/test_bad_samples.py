@@ -245,10 +245,10 @@ def test_what_is_no_fault_of_the_data_is_not_skipped_and_names_the_file(failure:
     assert "This happened while 7.jpg was read." in str(error) + " ".join(getattr(error, "__notes__", []))
 
 
-def test_a_worker_that_is_killed_is_an_error_of_one_line() -> None:
+def test_a_worker_that_exits_is_an_error_of_one_line() -> None:
     error = error_of(loader_of(Failing(12, {7}, error=None), num_workers=2))
     assert isinstance(error, DetsegError)
-    assert re.match(r"a loader process has died: .*; if it was killed .*data\.num_workers", str(error))
+    assert re.match(r"a loader process has died with exit code 9: .*; if it was killed .*data\.num_workers", str(error))
 
 
 def test_the_list_counts_each_sample_once_and_its_file_is_always_whole(tmp_path: Path) -> None:

@@ -72,12 +72,12 @@ def read_slowly(loader: BatchLoader) -> None:
 
 
 LATE = "data.loader_timeout: no batch came from the loader's processes for 1 s: is there a disk"
-DEAD = "a loader process has died: DataLoader worker (pid"
+KILLED, FAULTED = (f"a loader process has died, killed by {name}: " for name in ("SIGKILL", "SIGSEGV"))
 
 
 @pytest.mark.parametrize(
     ("fails", "message"),
-    [(reads_for_ever, LATE), (is_stopped, LATE), (holds_python, LATE), (is_killed, DEAD), (faults, DEAD)],
+    [(reads_for_ever, LATE), (is_stopped, LATE), (holds_python, LATE), (is_killed, KILLED), (faults, FAULTED)],
 )
 def test_a_process_that_stalls_or_dies_is_one_line_and_none_is_left(fails: Callable[[], object], message: str) -> None:
     """Also where the batches before are in the queue: a process must hand over their memory."""
@@ -178,7 +178,20 @@ def test_little_shared_memory_is_said_once_before_the_first_batch(
         for num_workers in (1, 2):
             eval_loader(PaintedSource(1), **options, num_workers=num_workers)
     (line,) = caplog.messages
-    assert line.startswith("/nowhere has 0 MB free, and batches of the loader's processes may take 1 MB: those without")
+    assert line.startswith("/nowhere has 0 MB free, and batches of the loader's processes may take 2 MB: those without")
+
+
+def test_the_room_that_batches_take_is_with_their_label_maps(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(processes, "_has_warned", False)
+    monkeypatch.setattr(processes, "_SHARED", str(Path("/nowhere")))
+    (batch,) = eval_loader(LabeledSource(2), input_hw=(640, 960), batch_size=2, num_workers=0)
+    assert batch.semantic is not None
+    one = batch.images.nbytes + batch.semantic.nbytes
+    with caplog.at_level(logging.WARNING, "detseg"):
+        eval_loader(LabeledSource(2), input_hw=(640, 960), batch_size=2, num_workers=2)
+    assert f"may take {9 * one / 2**20:.0f} MB" in caplog.text  # four of each process and one at work
 
 
 _SCRIPT = """

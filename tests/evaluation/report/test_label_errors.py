@@ -49,6 +49,22 @@ def test_crowds_are_not_doubted_and_what_lies_on_them_is_not_overlooked() -> Non
     assert suspects(records, RECALLS) == []
 
 
+def test_what_lies_in_a_large_crowd_of_its_class_is_not_doubted() -> None:
+    """It overlaps the region by 1 % of its area, and a label of another class by all of it."""
+    objects = [((0, 0, 100, 100), CAT), ((40, 40, 50, 50), DOG)]
+    rows = [((10, 10, 20, 20), 0.9, CAT), ((40, 40, 50, 50), 0.8, CAT), ((40, 40, 50, 50), 0.7, DOG)]
+    assert suspects(records_of(rows, objects, crowd=[0]), RECALLS) == []
+    # Without the flag the first is "no label", the second "other class"; a dog that lies there counts as before.
+    assert len(suspects(records_of(rows, objects[1:]), RECALLS)) == 2
+    (dog,) = suspects(records_of([*rows, ((70, 70, 80, 80), 0.6, DOG)], objects, crowd=[0]), RECALLS)
+    assert (dog.kind, dog.detection) == (Doubt.OVERLOOKED, 3)
+
+
+def test_a_place_without_a_label_is_named_once() -> None:
+    rows = [((0, 0, 10, 10), 0.9, CAT), ((0, 0, 10, 8), 0.8, DOG), ((0, 6, 10, 16), 0.7, DOG)]  # IoU 0.8 and 0.25
+    assert [suspect.detection for suspect in suspects(records_of(rows, []), RECALLS)] == [0, 2]
+
+
 def test_an_image_without_detections_or_without_labels() -> None:
     (nothing,) = suspects(records_of([], [((0, 0, 10, 10), DOG)]), RECALLS)
     assert (nothing.kind, nothing.doubt) == (Doubt.NOTHING, 0.4)

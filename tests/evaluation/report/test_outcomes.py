@@ -57,6 +57,15 @@ def test_each_detection_and_object_has_its_outcome() -> None:
     assert got.confusion.tolist() == [[1, 1, 0], [0, 0, 2], [1, 1, 0]]
 
 
+def test_what_lies_in_a_crowd_of_its_class_is_no_error() -> None:
+    """One hundredth of the region each: by IoU they would be on nothing."""
+    rows = [((10, 10, 20, 20), 0.9, CAT), ((30, 30, 40, 40), 0.9, DOG)]
+    parts = [DetectionRecords.of_image(0, found(rows), truth([((0, 0, 100, 100), CAT)], crowd=[0]))]
+    got = outcomes(DetectionRecords.concatenate(parts), CLASSES, np.array([0.5, 0.5]), 0.5)
+    assert got.kinds.tolist() == [NOT_KEPT, KINDS.index(ErrorKind.BACKGROUND)]
+    assert got.confusion.tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 0]]
+
+
 def test_a_class_without_a_threshold_keeps_nothing() -> None:
     got = outcomes(PLANTED, CLASSES, np.array([0.5, np.nan]), 0.5)
     assert got.kinds.tolist()[2:] == [NOT_KEPT] * 3

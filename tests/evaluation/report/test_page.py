@@ -7,18 +7,27 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from detseg.cli import main
 from detseg.draw.page import html_text
-from detseg.evaluation.report.sections import what_next_section
+from detseg.errors import DataError
+from detseg.evaluation.report.gallery import Exhibit, place_of
+from detseg.evaluation.report.sections import training_curves, what_next_section
+from detseg.evaluation.run import report_folder
 from detseg.evaluation.what_next import WhatNext
 from detseg.explain.run import explain_split
 from detseg.metrics.learning_curve import LearningCurve, Point
+from detseg.structures import InstanceMasks
+from detseg.training.callbacks.run_files import best_epoch
 from tests.browser import document_of, measured_in_windows, needs_chromium
+from tests.heard import heard
 from tests.tiny import TinyRun
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -60,7 +69,10 @@ def test_the_numbers_are_those_of_evaluate(kind: str, request: pytest.FixtureReq
     result = run.evaluate()
     written_by_evaluate = json.loads((run.run_dir / "evaluation_val.json").read_text())["intervals"]
     shown = tiles(page)
+    masks = {"F1"} if kind == "instances" else set()  # that page has mask_F1
     for name, value in result.headline.items():
+        if name in masks:
+            continue
         assert shown[name][0] == f"{value:.3f}"
         low, high = written_by_evaluate[name]
         assert shown[name][1] == f"{low:.3f} to {high:.3f}"
@@ -94,6 +106,8 @@ def test_the_page_needs_nothing_else(page: Path, page_of_maps: Path, page_of_mas
         assert not re.search(r'(?:src|href)="(?!data:|#)', text)
         assert "http" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)
         assert len(text) < 5_000_000
+        ids = re.findall(r' id="(.+?)"', text)
+        assert len(ids) == len(set(ids))
 
 
 def test_what_to_do_next_and_why_objects_are_missed(page: Path, page_of_maps: Path, tiny_run: TinyRun) -> None:
@@ -102,6 +116,9 @@ def test_what_to_do_next_and_why_objects_are_missed(page: Path, page_of_maps: Pa
     assert 'id="misses"' not in of_maps
     for line in summary.lines():
         assert html_text(line) in text
+    misses = text.partition('id="misses"')[2].partition("<h2")[0]
+    assert "Counted as detseg predict shows boxes: every class from a score of 0.3 on" in misses
+    assert str(tiny_run.data_root) not in misses
     for shown, metric in ((text, "AP50"), (of_maps, "mIoU")):
         assert re.search(rf'id="next">What next</h2>.*?<th>{metric}</th>.*?avoidable bias', shown)
         assert "What next: " in shown
@@ -126,18 +143,21 @@ def test_a_reader_sorts_and_moves_the_threshold(page: Path, tiny_run: TinyRun, t
     result = tiny_run.evaluate()
     best = max(result.classes, key=lambda row: row.num_objects)
     script = f"""<script>
-      const of = name => document.getElementById(name), select = of("class"), slider = of("threshold");
+      const of = name => document.getElementById(name), select = of("class");
+      const slider = document.querySelector("input[type=range]");
       const choose = name => {{ select.value = name; select.dispatchEvent(new Event("change")); }};
       const names = ["threshold", "precision", "recall", "F1", "right", "wrong", "missed"];
       const numbers = () => names.map(n => of("at-" + n).textContent);
       choose({1 + [row.name for row in result.classes if row.num_objects].index(best.name)}); const best = numbers();
-      slider.value = 0; slider.dispatchEvent(new Event("input")); const all = numbers();
+      const thumb = Number(slider.value), ends = [slider.min, slider.max].map(Number);
+      const move = value => {{ slider.value = value; slider.dispatchEvent(new Event("input")); return numbers(); }};
+      const middle = move(0.3), all = move(0);
       of("least-precision").value = 0.5; of("by-precision").click(); const precise = numbers();
       of("cost").value = 1000; of("by-cost").click(); const careful = numbers();
       const table = document.querySelector("#classes ~ .wide table"), head = table.querySelectorAll("th")[1];
       const column = () => [...table.tBodies[0].rows].map(row => Number(row.cells[1].textContent));
       head.click(); const falling = column(); head.click(); const rising = column();
-      document.title = JSON.stringify({{best, all, precise, careful, falling, rising}});
+      document.title = JSON.stringify({{best, thumb, ends, middle, all, precise, careful, falling, rising}});
     </script>"""
     used = tmp_path / "used.html"
     used.write_text(page.read_text().replace("</body>", f"{script}</body>"))
@@ -150,6 +170,9 @@ def test_a_reader_sorts_and_moves_the_threshold(page: Path, tiny_run: TinyRun, t
         f"{value:.3f}" for value in (best.threshold, best.precision, best.recall, best.f1)
     )
     assert counts == [str(right), str(round(right / best.precision) - right), str(best.num_objects - right)]
+    assert got["thumb"] == pytest.approx(best.threshold, abs=1e-5)
+    assert got["ends"] == [0, 1]  # those of the chart below
+    assert float(got["middle"][0]) == pytest.approx(0.3, abs=0.006)
     assert got["all"][0] == "0.000"
     assert int(got["all"][4]) + int(got["all"][5]) <= best.num_detections
     assert float(got["precise"][1]) >= 0.5
@@ -195,13 +218,94 @@ def test_a_model_that_is_never_right_shows_its_errors(tmp_path: Path) -> None:
     assert "interval" not in page.read_text().split("<ul")[1].split("</ul>")[0]  # of one image
 
 
-def test_a_damaged_run_file_costs_a_table_alone(tiny_run: TinyRun, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def page_of_slivers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight objects in as many images, whose boxes are found exactly, and of whose masks the left tenth is."""
+    folder = tmp_path_factory.mktemp("slivers")
+    numbers = range(1, 9)
+    images = [{"id": k, "file_name": f"{k}.png", "width": 64, "height": 64} for k in numbers]
+    whole, sliver = ([[4, 4, x, 4, x, 44, 4, 44]] for x in (44, 8))
+    entry = {"category_id": 1, "bbox": [4, 4, 40, 40]}
+    true = [entry | {"id": k, "image_id": k, "segmentation": whole, "area": 1600, "iscrowd": 0} for k in numbers]
+    found = [entry | {"image_id": k, "segmentation": sliver, "score": 0.9} for k in numbers]
+    truth = {"images": images, "categories": [{"id": 1, "name": "cell"}], "annotations": true}
+    for name, content in (("truth", truth), ("found", found)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    for k in numbers:
+        Image.new("RGB", (64, 64)).save(folder / f"{k}.png")
+    files = ["--results", str(folder / "found.json"), "--annotations", str(folder / "truth.json")]
+    return written(folder / "report", *files, "--images", str(folder))
+
+
+def test_the_page_of_masks_is_about_masks(page_of_slivers: Path) -> None:
+    shown = {name: value for name, (value, _) in tiles(page_of_slivers).items()}
+    assert (shown["mask_AP"], shown["mask_F1"], shown["AP"]) == ("0.000", "0.000", "1.000")
+    assert "F1" not in shown
+    text = page_of_slivers.read_text()
+    assert "Masks: At the best threshold of each class 0 of 8 objects are found (0%), and 8 of 8 detections" in text
+    errors = rows_of(page_of_slivers.parent / "errors.csv")
+    assert sorted(row["kind"] for row in errors) == ["location"] * 8 + ["missed"] * 8
+    assert not rows_of(page_of_slivers.parent / "suspects.csv")  # the model has no say in it: its masks are bad
+    assert json.loads((page_of_slivers.parent / "thresholds.json").read_text()) == {}
+    assert "<th>mask_AP (95 %)</th><th>mask_AP50</th>" in text
+
+
+def test_pictures_of_masks_show_their_outlines() -> None:
+    """The box's corners stay black where the mask is a triangle."""
+    mask = np.triu(np.ones((64, 64), dtype=np.bool_))  # above the diagonal: the lower left is outside
+    one = Exhibit(0, "", (0, 0, 64, 64), None, InstanceMasks.from_dense(mask[None]))
+    picture = place_of(np.zeros((64, 64, 3), dtype=np.uint8), one)
+    assert picture[0, 110].any()
+    assert not picture[-5:, :20].any()
+    assert picture[110, 110].any()  # the diagonal
+    box = place_of(np.zeros((64, 64, 3), dtype=np.uint8), replace(one, true_mask=None))
+    assert box[-1, :20].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "section"),
+    [
+        ("run.json", b"{}", "run"),
+        ("metrics.csv", b"epoch,train/loss\nxx,1.0\n2,0.5\n", "training"),
+        ("metrics.csv", b"epoch,train/loss\n1,\xff\xfe\n", "training"),
+    ],
+)
+def test_a_damaged_file_of_the_run_costs_a_section_alone(
+    name: str, content: bytes, section: str, tiny_segmentation: TinyRun, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    shutil.copytree(tiny_run.run_dir, run)
-    (run / "run.json").write_text("{}")
-    page = written(tmp_path / "report", str(run))
-    assert 'id="run"' not in page.read_text()
+    shutil.copytree(tiny_segmentation.run_dir, run)
+    (run / name).write_bytes(content)
+    with heard() as lines:
+        page = written(tmp_path / "report", str(run))
+    assert f'id="{section}"' not in page.read_text()
     assert 'id="settings"' in page.read_text()
+    assert any(f"{name}: is damaged" in line for line in lines)
+    if name == "metrics.csv":
+        with pytest.raises(DataError, match="is damaged"):
+            best_epoch(run / name, "epoch")
+
+
+def test_reports_of_one_run_do_not_replace_one_another(tiny_segmentation: TinyRun, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_segmentation.run_dir, run)
+    for arguments in ([str(run)], [str(run / "checkpoints" / "last.ckpt"), "--split", "test"]):
+        assert main(["report", *arguments]) == 0
+    titles = {page.parent.name: page.read_text().split("<h1>")[1].split("</h1>")[0] for page in run.glob("*/*.html")}
+    assert titles == {"report": "run, val", "report_test_last": "run, test"}
+    assert report_folder(run / "checkpoints" / "best.ckpt", "test") == run / "report_test"
+
+
+def test_a_huge_loss_does_not_flatten_the_others() -> None:
+    """The first of ten epochs; without it the axis would end at 1000."""
+    losses = [1000.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
+    rows = [{"epoch": str(k), "train/loss": str(loss)} for k, loss in enumerate(losses)]
+    html = training_curves(rows, "AP")
+    assert "Loss (cut off at 10.8; the highest is 1e+03)" in html
+    (points,) = re.findall(r'<polyline points="(.+?)"', html)
+    heights = [float(point.split(",")[1]) for point in points.split()]
+    assert max(heights) - heights[1] > 100  # of the 206 of the plane
+    assert "cut off" not in training_curves(rows[1:], "AP")
 
 
 @pytest.mark.parametrize(
@@ -218,12 +322,16 @@ def test_a_damaged_run_file_costs_a_table_alone(tiny_run: TinyRun, tmp_path: Pat
         (["RUN", "--results", "a.json", "--annotations", "b.json"], "--results are scored without a run"),
         (["--results", "a.json", "--annotations", "b.json", "--split", "val"], "--split: is for a run"),
         (["RUN", "model.name=fcn"], "only data.* and evaluation.* can be changed"),
+        (["RUN", "--learning-curve", "--device", "foo"], "device: expected auto, cpu, cuda"),
+        (["RUN", "--learning-curve", "--split", "test", "data.test_split=nope"], "nope.txt"),
+        (["RUN", "--learning-curve", "--train-dev", "data.val_split=nope"], "nope.txt"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_mistakes_are_one_line_before_anything_is_trained(
     arguments: list[str], line: str, tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [str(tiny_run.run_dir) if argument == "RUN" else argument for argument in arguments]
     assert main(["report", *given]) == 2
+    assert not (tiny_run.run_dir / "learning_curve").exists()
     (error,) = capsys.readouterr().err.splitlines()
     assert line in error

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
+from detseg.config.schema.experiment import CosineConfig
 from detseg.training.callbacks.monitors import EpochNumbers, StepMonitors, class_keys, parts_of
 from tests.training.stub import SILENT, OneWeight, batch_of, loader_of, task_of
 
@@ -41,8 +42,10 @@ class Notebook(Logger):
         self.pages.setdefault(step, {}).update(metrics)
 
 
-def fit(model: nn.Module, num_steps: int, monitors: StepMonitors, accumulate: int = 1) -> dict[int, dict[str, float]]:
-    notebook, task = Notebook(), task_of(model)
+def fit(
+    model: nn.Module, num_steps: int, monitors: StepMonitors, accumulate: int = 1, **of_task: Any
+) -> dict[int, dict[str, float]]:
+    notebook, task = Notebook(), task_of(model, **of_task)
     options = SILENT | {"logger": [notebook], "log_every_n_steps": 1}
     trainer = L.Trainer(
         max_epochs=1, accelerator="cpu", accumulate_grad_batches=accumulate, callbacks=[monitors], **options
@@ -61,6 +64,15 @@ def test_the_first_step_and_every_third_by_hand() -> None:
         assert (page["lr"], page["gradient_norm"]) == pytest.approx((0.5, 0.2))
         assert page["update_ratio/other"] == pytest.approx(0.1 / weight, rel=1e-5)
     assert not any(name.startswith("dead") for name in steps[1])  # there is no activation
+
+
+def test_the_rate_is_that_of_the_step() -> None:
+    """Of a rate that falls: what it moves the weight by is seen in the next step's loss, 0.2 times the weight."""
+    steps = fit(OneWeight(1.0), 4, StepMonitors(1, ()), schedule=CosineConfig(warmup_epochs=0, final_lr_fraction=0.1))
+    weights = [page["train/loss_step"] / 0.2 for page in steps.values()]
+    for (step, page), before, after in zip(steps.items(), weights, weights[1:], strict=False):
+        assert page["lr"] * 0.2 == pytest.approx(before - after, rel=1e-4), step
+    assert steps[1]["lr"] == 0.5
 
 
 def test_without_diagnostics_losses_and_rates_are_left() -> None:
@@ -94,6 +106,16 @@ class HalfDead(OneWeight):
 def test_the_fraction_of_dead_channels_of_each_part() -> None:
     page = fit(HalfDead(), 1, StepMonitors(5, ALL))[1]
     assert (page["dead_activations/body"], page["dead_activations/head"]) == (0.5, 0.0)
+
+
+def test_a_part_without_activations_that_are_looked_at_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    model = HalfDead()
+    model.head = nn.Sequential(nn.Linear(1, 1), nn.GELU())  # type: ignore[assignment]  # of another kind
+    model.forward = OneWeight.forward.__get__(model)  # type: ignore[method-assign]  # without the parts
+    with caplog.at_level(logging.INFO, "detseg"):
+        fit(model, 1, StepMonitors(1, ALL))
+    (line,) = caplog.messages
+    assert line.startswith("trainer.diagnostics: no dead_activations of head, which has none of ReLU, ReLU6, ")
 
 
 def test_no_hook_stays() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from detseg.config.load import config_from_dict
 from detseg.factory import build_named_model
@@ -28,8 +29,6 @@ def hint_of(model: dict[str, Any], num_images: int, **sections: Any) -> str:
 @pytest.mark.parametrize(
     ("model", "settings"),
     [
-        ({}, ["no weights are published for csp_nano", "model.weights=CKPT", "model.backbone.name=resnet18"]),
-        ({"name": "unet"}, ["no weights are published for unet"]),
         ({"backbone": LITE}, ["model.backbone.pretrained=true", "model.backbone.weights=FILE", "model.weights=CKPT"]),
         ({"name": "faster_rcnn"}, ["model.backbone.pretrained=true"]),  # on resnet50
         ({"name": "faster_rcnn", "variant": "resnet50_fpn"}, ["model.weights=coco", "model.weights=CKPT"]),
@@ -40,7 +39,7 @@ def test_few_images_and_random_weights(model: dict[str, Any], settings: list[str
     assert hint.startswith("205 training images and a backbone from random weights: ")
     assert [text for text in settings if text not in hint] == []
     assert hint_of(model, 499) != hint_of(model, 500) == ""
-    assert hint_of({}, 205, data={"name": "shapes"}) == ""
+    assert hint_of(model, 205, data={"name": "shapes"}) == ""
 
 
 @pytest.mark.parametrize(
@@ -49,12 +48,14 @@ def test_few_images_and_random_weights(model: dict[str, Any], settings: list[str
         {"backbone": FILE},
         {"backbone": LITE | {"pretrained": True}},
         {"backbone": FILE | {"freeze": "stem"}},
-        {"weights": "best.ckpt"},
+        {"weights": "best.ckpt", "backbone": LITE},
         {"name": "faster_rcnn", "variant": "resnet50_fpn", "weights": "coco"},
         {"name": "custom"},
+        {},  # csp_nano, for which no weights are published
+        {"name": "unet"},
     ],
 )
-def test_weights_to_begin_with_need_no_hint(model: dict[str, Any]) -> None:
+def test_weights_to_begin_with_or_none_to_be_had_need_no_hint(model: dict[str, Any]) -> None:
     assert hint_of(model, 1) == hint_of(model, 10_000) == ""
 
 
@@ -67,16 +68,21 @@ def test_a_backbone_frozen_for_good() -> None:
 
 
 def test_the_hint_comes_before_a_training_from_random_weights_alone(tiny_run: TinyRun, tmp_path: Path) -> None:
-    def said(*overrides: str, own: Own | None = None, resume: str | None = None) -> bool:
+    def said(
+        *overrides: str, own: Own | None = None, resume: str | None = None, path: Path = tiny_run.config_path
+    ) -> bool:
         with heard() as lines:
-            train(tiny_config(tiny_run.config_path, tmp_path / "run", *overrides), tiny_run.config_path, resume, own)
+            train(tiny_config(path, tmp_path / "run", *overrides), path, resume, own)
         return any(line.startswith("hint      16 training images and a backbone from random") for line in lines)
 
     dry = "trainer.fast_dev_run=true"
+    resnet = tmp_path / "resnet.yaml"  # its own backbone has no published weights
+    settings = yaml.safe_load(tiny_run.config_path.read_text(encoding="utf-8"))
+    settings["model"]["backbone"] = {"name": "resnet10t"}
+    resnet.write_text(yaml.safe_dump(settings), encoding="utf-8")
     module = build_named_model("yolo", CLASSES, settings={"backbone.width": 0.0625, "backbone.depth": 0.1})
-    assert said(dry)
-    assert not said(dry, f"model.weights={tiny_run.best}")
-    assert not said(dry, "trainer.overfit_batches=1")
-    assert not said(dry, own=Own(model=module))  # which may hold weights
+    assert said(dry, path=resnet)
+    assert not said(dry, "trainer.overfit_batches=1", path=resnet)
+    assert not said(dry, own=Own(model=module), path=resnet)  # which may hold weights
     shutil.copytree(tiny_run.run_dir, tmp_path / "run")
     assert not said("trainer.max_epochs=17", resume="last")

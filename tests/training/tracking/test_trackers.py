@@ -9,18 +9,22 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.request import urlopen
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from detseg.config.load import load_config
-from detseg.errors import ConfigError, MissingExtraError
+from detseg.errors import ConfigError, MissingExtraError, RunStoppedError
+from detseg.training.callbacks.stopping import StopByValidation, StopRequest
 from detseg.training.run import train
+from detseg.training.setup.build import Own
 from detseg.training.tracking import build
 from detseg.training.tracking.build import build_trackers
 from detseg.training.tracking.services import MlflowTracker
@@ -65,7 +69,7 @@ def test_tensorboard_has_all_numbers_pictures_and_settings(tracked: Path) -> Non
     assert [event.step for event in events.Scalars("lr")] == [1, 4, 8, 12, 16, 20, 24]  # 8 steps an epoch
     assert all(event.value > 0 for event in events.Scalars("lr"))
     assert set(tags["images"]) == {"pictures/train_batch", "pictures/val_predictions"}
-    assert "weights/head" in tags["histograms"]
+    assert [event.step for event in events.Histograms("weights/head")] == [1, 9, 17]  # the first of each epoch
     assert {"settings/text_summary", "run/text_summary"} <= set(tags["tensors"])
     by_epoch = [float(row["val/AP"]) for row in rows_of(tracked)]
     assert [event.value for event in events.Scalars("val/AP")] == pytest.approx(by_epoch, rel=1e-6)
@@ -153,6 +157,71 @@ def test_a_tracker_that_fails_costs_a_line_and_not_the_training(tmp_path: Path) 
         tracker.finalize("success")
     assert len(lines) == 1
     assert "tracking: mlflow failed, and gets nothing more of this run" in lines[0]
+
+
+class _StallingServer(BaseHTTPRequestHandler):
+    """Answers as MLflow's does until it is sent a metric; then it accepts and answers nothing."""
+
+    files: ClassVar[str]
+
+    def do_POST(self) -> None:
+        if b'"metrics": [{' in self.rfile.read(int(self.headers.get("Content-Length", 0))):
+            threading.Event().wait()
+        info = {"run_id": "a", "run_uuid": "a", "experiment_id": "1", "status": "RUNNING", "artifact_uri": self.files}
+        experiment = {"experiment_id": "1", "name": "detseg", "lifecycle_stage": "active"}
+        answer = json.dumps({"experiment": experiment, "run": {"info": info, "data": {}}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_POST  # noqa: N815  # as http.server wants it
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def stalling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _StallingServer) as server:
+        server.daemon_threads = True
+        monkeypatch.setattr(_StallingServer, "files", (tmp_path / "files").as_uri(), raising=False)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_address[1]}")
+        yield
+        server.shutdown()
+
+
+@pytest.mark.usefixtures("stalling")
+def test_a_server_that_never_answers_holds_no_training_up(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """It is stopped by a request, which takes the seconds of docs/tracking.md."""
+    stop, began = StopRequest(), time.monotonic()
+
+    def enough(epoch: int, _: float) -> bool:
+        if epoch == 2:
+            stop.ask()
+        return False
+
+    config = tiny_config(tiny_run.config_path, tmp_path / "run", "tracking=[mlflow]", "trainer.validate_every=1")
+    own = Own(stop=stop, callbacks=[StopByValidation("val/AP", enough)])
+    with heard() as lines, pytest.raises(RunStoppedError, match="everything is saved"):
+        train(config, tiny_run.config_path, own=own)
+    assert time.monotonic() - began < 25
+    assert lines[-1].startswith("tracking: mlflow failed, and gets nothing more of this run: its server did not answer")
+
+
+@pytest.mark.usefixtures("stalling")
+def test_numbers_beyond_the_room_for_them_switch_it_off(tmp_path: Path) -> None:
+    tracker = MlflowTracker(tmp_path / "run", {}, None)
+    tracker.begin({"seed": 0}, {"command": "x", "detseg": "0"})
+    began = time.monotonic()
+    with heard() as lines:
+        for step in range(1000):
+            tracker.log_metrics({"loss": 1.0}, step)
+        tracker.end([])
+    assert len(lines) == 1
+    assert "its server does not answer, or more slowly than there are numbers" in lines[0]
+    assert time.monotonic() - began < 15
 
 
 def error_of_training(run: TinyRun, folder: Path, tracker: str) -> str:

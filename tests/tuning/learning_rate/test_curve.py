@@ -65,6 +65,15 @@ def test_a_curve_without_a_valley_says_so(losses: Floats, line: str) -> None:
     assert curve(losses).verdict.startswith(f"no suggestion: {line}")
 
 
+def test_a_loss_that_diverges_at_once_began_too_high() -> None:
+    rises = LrCurve(RATES[:15], np.geomspace(2, 50, 15), "the loss diverges at a rate of 5e-06", 1e-3)  # 0.7 decades
+    assert rises.verdict == (
+        "no suggestion: the test ended soon after its first rate, 1e-06, without a fall: begin lower"
+    )
+    late = LrCurve(RATES, np.linspace(2, 9, 121), "the loss diverges at a rate of 1", 1e-3)
+    assert "the loss does not fall clearly" in late.verdict
+
+
 def test_a_loss_that_falls_until_it_is_infinite() -> None:
     falling = curve(np.linspace(2, 1, 100), "the loss is nan at a rate of 0.1")
     assert falling.suggestion == pytest.approx(RATES[99] / 20, rel=0.02)

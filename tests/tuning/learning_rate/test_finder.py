@@ -167,9 +167,11 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
     write_segmentation_config(Path("tiny.yaml"), write_colors(Path("data")))
+    Path("found").mkdir()
+    Path("found/lr.svg").write_text("of an earlier test")
     assert main(["find-lr", "tiny.yaml", "data.batch_size=4", "--steps", "40", "--out", "found/lr.svg"]) == 0
     *lines, verdict, command = capsys.readouterr().out.splitlines()
-    assert "written: found/lr.svg, found/lr_losses.csv" in lines
+    assert "replaced: found/lr.svg, found/lr_losses.csv" in lines
     suggested = re.match(
         r"suggested optimizer\.lr=(\S+) \(now 0\.0\d+\): a twentieth of the rate where the loss is lowest, ", verdict
     )
