@@ -38,7 +38,7 @@ logger = logging.getLogger("detseg")
 
 T = TypeVar("T")
 
-_LINGER = 5.0  # seconds in which the rest of a refused body is thrown away, so that its sender sees the answer
+_LINGER = 2.0  # seconds in which the rest of a refused body is thrown away, so that its sender sees the answer
 
 
 class Service:
@@ -114,9 +114,9 @@ class Service:
                     given |= more
                 options = Options.parse(given, self.models, self.settings.min_score)
                 batcher = self._batchers[options.model.name]
-                await stack.enter_async_context(batcher.room)
-                start = perf_counter()
                 with batcher.coming():
+                    await stack.enter_async_context(batcher.room)
+                    start = perf_counter()
                     limit, predictor = self.settings.max_pixels, options.model.predictor
                     image = await self._in_thread(decode_image, data, limit, predictor)
                 decoding = perf_counter() - start
@@ -206,8 +206,10 @@ class _ErrorResponse(JSONResponse):
 
     def __init__(self, request: Request, status: int, message: str) -> None:
         headers = {503: {"retry-after": "1"}, 401: {"www-authenticate": "Bearer"}}.get(status, {})
-        super().__init__({"error": printable(message)}, status, headers={"connection": "close", **headers})
-        self._lingers = request.method == "POST" and "expect" not in request.headers
+        unread = request.method not in ("GET", "HEAD") and getattr(request.state, "unread", True)
+        super().__init__({"error": printable(message)}, status, headers | ({"connection": "close"} if unread else {}))
+        # Who asked whether to send the body will not send it now.
+        self._lingers = unread and "expect" not in request.headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start: Message = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}

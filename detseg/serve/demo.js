@@ -7,7 +7,7 @@ const make = (name, properties = {}, ...children) => {
   made.append(...children);
   return made;
 };
-const MAX_SIDE = 1600;  // of what is drawn, pixels
+const MAX_SIDE = 1600, MIN_SIDE = 800;  // of what is drawn, pixels: the longer side
 
 let service = null;    // what /models says
 let image = null;      // { blob, picture }
@@ -148,32 +148,42 @@ const visible = content => content.objects.filter(one => one.score >= Number(ele
 
 function draw() {
   element("at").textContent = Number(element("threshold").value).toFixed(2);
-  const counts = new Map();  // objects of each class, or its part of the image
+  const allCounts = [];  // of each answer: objects of each class, or its part of the image
   const figures = answers.map(answer => {
+    const counts = new Map();
+    allCounts.push(counts);
     const { model, content } = answer;
     const canvas = make("canvas");
     canvas.setAttribute("role", "img");
-    const scale = Math.min(1, MAX_SIDE / Math.max(content.image.width, content.image.height));
+    const longest = Math.max(content.image.width, content.image.height);
+    const scale = Math.min(Math.max(1, MIN_SIDE / longest), MAX_SIDE / longest);
     canvas.width = Math.max(1, Math.round(content.image.width * scale));
     canvas.height = Math.max(1, Math.round(content.image.height * scale));
     const context = canvas.getContext("2d");
     if (image.picture) context.drawImage(image.picture, 0, 0, canvas.width, canvas.height);
     const lines = content.objects ? drawObjects(context, answer, scale, counts) : drawMap(context, answer, counts);
-    const first = content.objects ? `${lines.length} ${lines.length === 1 ? "object" : "objects"}` : "";
-    canvas.setAttribute("aria-label", `${model.name}: ${first || "the class of every pixel"}`);
+    const first = `${lines.length} ${content.objects ? lines.length === 1 ? "object" : "objects" : lines.length === 1 ? "class" : "classes"}`;
+    canvas.setAttribute("aria-label", `${model.name}: ${first}`);
     const { decode_ms, predict_ms } = content.timing;
     const times = `${Math.round(answer.milliseconds)} ms in all: ${Math.round(decode_ms)} to decode the image, ${Math.round(predict_ms)} to predict`;
     return { canvas, first, node: make("figure", {}, make("h2", { textContent: model.name, hidden: answers.length < 2 }), canvas,
-      make("figcaption", {}, make("p", { textContent: [first, times].filter(Boolean).join(" · ") }),
+      make("figcaption", {}, make("p", { textContent: `${first} · ${times}` }),
         make("ol", {}, ...lines.map(line => make("li", { textContent: line }))))) };
   });
+  element("results").className = answers.length === 1 ? "single" : "";
   element("results").replaceChildren(...figures.map(figure => figure.node));
   for (const label of element("classes").querySelectorAll("label")) {
-    label.querySelector(".count").textContent = counts.get(label.firstElementChild.value) ?? "";
+    const numbers = allCounts.map(counts => counts.get(label.firstElementChild.value) ?? 0);
+    label.querySelector(".count").textContent = numbers.some(Boolean) ? numbers.join(" / ") : "";
   }
-  element("status").textContent = answers.map(({ model }, i) => `${model.name}: ${figures[i].first || "done"}`).join("; ");
+  element("status").textContent = answers.map(({ model }, i) => `${model.name}: ${figures[i].first}`).join("; ");
   const shown = answers.map(({ content }) => content.objects ? { ...content, objects: visible(content) } : content);
   element("json").textContent = JSON.stringify(shown.length === 1 ? shown[0] : shown, null, 1);
+}
+
+function columnWidth() {
+  const width = element("results").clientWidth;
+  return answers.length > 1 && width > 860 ? width / 2 : answers.length === 1 && width > 760 ? width - 280 : width;
 }
 
 function drawObjects(context, { model, content }, scale, counts) {
@@ -181,19 +191,22 @@ function drawObjects(context, { model, content }, scale, counts) {
   if (element("masks").checked) paint(context, content.image, pixels => {
     for (const one of [...objects].reverse()) if (one.mask) fillMask(pixels, one.mask, model.colors[one.label]);
   });
-  const unit = Math.max(1, Math.max(width, height) / 400);  // letters and lines grow with the image
-  context.lineWidth = Math.max(1.5, 1.2 * unit);
-  context.font = `${Math.max(11, 8 * unit)}px system-ui, sans-serif`;
-  context.textBaseline = "top";
+  const unit = width / Math.min(width, columnWidth());  // pixels of the canvas in one of the page
+  context.lineWidth = 2 * unit;
+  context.font = `${12 * unit}px system-ui, sans-serif`;
+  context.textBaseline = "middle";
   for (const one of [...objects].reverse()) {  // the surest on top
-    const [x1, y1, x2, y2] = one.box.map(value => value * scale), color = model.colors[one.label];
-    context.strokeStyle = context.fillStyle = color;
+    const [x1, y1, x2, y2] = one.box.map(value => value * scale);
+    context.strokeStyle = model.colors[one.label];
     context.strokeRect(x1, y1, x2 - x1, y2 - y1);
-    const text = `${one.name} ${one.score.toFixed(2)}`, high = Math.max(14, 11 * unit), wide = context.measureText(text).width + 4 * unit;
+  }
+  for (const one of [...objects].reverse()) {
+    const [x1, y1] = one.box.map(value => value * scale), color = context.fillStyle = model.colors[one.label];
+    const text = `${one.name} ${one.score.toFixed(2)}`, high = 16 * unit, wide = context.measureText(text).width + 6 * unit;
     const left = Math.max(0, Math.min(x1, width - wide)), top = y1 >= high ? y1 - high : Math.min(y1, height - high);
     context.fillRect(left, top, wide, high);
     context.fillStyle = brightness(color) > 140 ? "#000" : "#fff";
-    context.fillText(text, left + 2 * unit, top + (high - Math.max(11, 8 * unit)) / 2);
+    context.fillText(text, left + 3 * unit, top + high / 2);
   }
   for (const one of objects) counts.set(one.name, (counts.get(one.name) ?? 0) + 1);
   return objects.map(one => `${one.name} ${one.score.toFixed(2)}`);
@@ -206,11 +219,11 @@ function drawMap(context, { model, content, map }, counts) {
       const color = colors[map[i]];
       if (!color || hidden.has(model.classes[map[i]])) continue;
       data.set(color, 4 * i);
-      data[4 * i + 3] = 150;
+      data[4 * i + 3] = 120;
     }
   });
   const parts = Object.entries(content.pixels).filter(([, number]) => number).sort((a, b) => b[1] - a[1])
-    .map(([name, number]) => [name, `${(100 * number / total).toFixed(1)} %`]);
+    .map(([name, number]) => [name, number < total / 2000 ? "< 0.1 %" : `${(100 * number / total).toFixed(1)} %`]);
   for (const [name, part] of parts) counts.set(name, part);
   return parts.filter(([name]) => !hidden.has(name)).map(([name, part]) => `${name} ${part}`);
 }
@@ -253,6 +266,7 @@ element("key-form").addEventListener("submit", event => { event.preventDefault()
 element("file").addEventListener("change", event => { take(event.target.files[0]); event.target.value = ""; });
 element("threshold").addEventListener("input", draw);
 element("masks").addEventListener("change", draw);
+addEventListener("resize", () => { if (answers.length) draw(); });
 element("model").addEventListener("change", () => { fillOthers(); predict(); });
 element("other").addEventListener("change", predict);
 for (const [id, none] of [["all", false], ["none", true]]) element(id).addEventListener("click", () => {
@@ -260,18 +274,17 @@ for (const [id, none] of [["all", false], ["none", true]]) element(id).addEventL
   for (const box of element("classes").querySelectorAll("input")) { box.checked = !none; if (none) hidden.add(box.value); }
   draw();
 });
-element("copy").addEventListener("click", async event => {
-  event.preventDefault();  // a click on the summary would open it
+element("copy").addEventListener("click", async () => {
   const text = element("json").textContent;
   try {
     await navigator.clipboard.writeText(text);
     element("copy").textContent = "Copied";
   } catch {  // not allowed, as on a page without TLS: it is selected instead
-    element("more").open = true;
+    element("more").querySelector("details").open = true;
     getSelection().selectAllChildren(element("json"));
     element("copy").textContent = "Selected: press Ctrl+C";
   }
-  setTimeout(() => { element("copy").textContent = "Copy"; }, 2000);
+  setTimeout(() => { element("copy").textContent = "Copy JSON"; }, 2000);
 });
 
 document.addEventListener("dragover", event => { event.preventDefault(); element("drop").classList.add("over"); });

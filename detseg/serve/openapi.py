@@ -55,7 +55,7 @@ _ERRORS = {
 
 def openapi_document(models: Sequence[str], settings: ServiceSettings) -> dict[str, Any]:
     """The document of a service with these models."""
-    security = [{"key": []}] if settings.api_key is not None else []
+    security: list[dict[str, list[str]]] = [{"key": []}] if settings.api_key is not None else []
     paths = {
         "/predict": {"post": _predict(models, settings, security)},
         "/models": {"get": _get("The models, their classes, and the limits of this service", security)},

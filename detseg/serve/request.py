@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from detseg.data.images.read import ImageBytes, read_image
 from detseg.errors import DataError, ImageSizeError
@@ -35,22 +35,27 @@ def is_json(request: Request) -> bool:
 
 
 async def read_body(request: Request, settings: ServiceSettings) -> bytes:
-    """The whole body. 413: it is too large, by its header or as it comes; 408: it does not come in time."""
+    """The whole body. 413: it is too large, by its header or as it comes; 408: it does not come in time.
+
+    ``request.state.unread`` says whether more of it may come.
+    """
     most = settings.max_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
         raise ServiceError(413, f"the body has {declared} bytes, more than the {most} that are read")
-    body = bytearray()
+    body, more = bytearray(), True
     try:
         async with asyncio.timeout(settings.timeout):
-            async for chunk in request.stream():
-                body += chunk
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":  # nobody reads this answer; it is counted
+                    raise ServiceError(400, "the connection was closed before the body was whole")
+                body += message.get("body", b"")
+                more = request.state.unread = message.get("more_body", False)
                 if len(body) > most:
                     raise ServiceError(413, f"the body has more than the {most} bytes that are read")
     except TimeoutError:
         raise ServiceError(408, f"the body did not arrive within {settings.timeout:g} s") from None
-    except ClientDisconnect:  # nobody reads this answer; it is counted
-        raise ServiceError(400, "the connection was closed before the body was whole") from None
     return bytes(body)
 
 
