@@ -10,13 +10,18 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from detseg.cli.tool import CHECKPOINT, DEVICES, ToolParser, score
+from detseg.config.load import load_config
 from detseg.errors import ConfigError, require_serving_extra, require_training_extra
 from detseg.messages import printable
 
+if TYPE_CHECKING:
+    from detseg.serve.settings import ServiceSettings
+
 KEY_VARIABLE = "DETSEG_API_KEY"
-DEMO_RUN = Path("runs/demo")
+DEMO_RUN, _DEMO_CONFIG = Path("runs/demo"), "yolo_shapes"
 
 
 def serve(argv: Sequence[str]) -> None:
@@ -48,7 +53,7 @@ def serve(argv: Sequence[str]) -> None:
     settings |= {"max_bytes": int(arguments.max_mb * 2**20), "max_pixels": int(arguments.max_megapixels * 1e6)}
     settings |= {"min_score": arguments.min_score, "api_key": _api_key(arguments.api_key_file)}
     require_serving_extra("detseg serve")
-    _serve(arguments.models, settings)
+    _serve(arguments.models, _settings(**settings))
 
 
 def demo(argv: Sequence[str]) -> None:
@@ -62,7 +67,7 @@ def demo(argv: Sequence[str]) -> None:
     parser.add_argument("--no-browser", action="store_true", help="only say where the page is")
     arguments = parser.parse_intermixed_args(argv)
     require_serving_extra("detseg demo")
-    settings = {name: getattr(arguments, name) for name in ("host", "port", "device")}
+    settings = _settings(host=arguments.host, port=arguments.port, device=arguments.device, api_key=_api_key(None))
     models, samples = arguments.models, []
     if not models:
         models, samples = [DEMO_RUN], _train_demo()
@@ -76,16 +81,20 @@ def _add_options(parser: ToolParser) -> None:
     parser.add_argument("--device", default="auto", help=DEVICES)
 
 
+def _settings(**values: Any) -> ServiceSettings:
+    """A mistake is said before a model is opened."""
+    from detseg.serve.settings import ServiceSettings
+
+    return ServiceSettings(**values)
+
+
 def _serve(
     models: Sequence[Path],
-    options: dict[str, object],
+    settings: ServiceSettings,
     samples: Sequence[Path] = (),
     on_listening: Callable[[str], object] = lambda _: None,
 ) -> None:
     """Until Ctrl-C or SIGTERM, which is the way to end it and no error."""
-    from detseg.serve.settings import ServiceSettings
-
-    settings = ServiceSettings(**options)  # type: ignore[arg-type]  # the parsers have their types
     with ExitStack() as stack:
         if settings.workers > 1:  # read when they begin: by Prometheus' client and by OpenMP
             shared = stack.enter_context(tempfile.TemporaryDirectory(prefix="detseg-metrics-"))
@@ -114,15 +123,27 @@ def _api_key(file: Path | None) -> str | None:
 
 def _train_demo() -> list[Path]:
     """The model of the demo, unless it is there; returns images that it has not seen."""
-    if not (DEMO_RUN / "checkpoints" / "best.ckpt").exists():
+    where = printable(str(DEMO_RUN))
+    if _demo_is_trained():
+        print(f"serving the model in {where}; delete that folder to train it again")
+    else:
         require_training_extra("detseg demo without a model")
         from detseg.cli.train import train
 
-        print(f"training a small model on images that are made for it, in {printable(str(DEMO_RUN))} (minutes)")
-        train(["yolo_shapes", f"run_dir={DEMO_RUN}", "--resume=auto"])
-    else:
-        print(f"serving the model in {printable(str(DEMO_RUN))}; delete that folder to train it again")
+        print(
+            f"training a small model on images that are made for it, in {where} (minutes; Ctrl-C, and again: resumed)"
+        )
+        train([_DEMO_CONFIG, f"run_dir={DEMO_RUN}", "--resume=auto"])
     return sorted(Path("data/shapes/coco/val").glob("*"))[:6]
+
+
+def _demo_is_trained() -> bool:
+    """Whether the best checkpoint is that of the whole training: there is a row for each epoch."""
+    rows, best = DEMO_RUN / "metrics.csv", DEMO_RUN / "checkpoints" / "best.ckpt"
+    if not rows.exists() or not best.exists():
+        return False
+    num_epochs = load_config(Path(_DEMO_CONFIG)).trainer.max_epochs
+    return len(rows.read_text(encoding="utf-8").splitlines()) > num_epochs
 
 
 def _open_browser(address: str) -> None:

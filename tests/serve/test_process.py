@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -25,10 +28,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def service(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+def service(
+    *arguments: object, command: str = "serve", folder: Path = ROOT
+) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """The command on a free port, once it is ready."""
-    command = [sys.executable, "-m", "detseg", "serve", *map(str, arguments), "--port", "0", "--device", "cpu"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    words = [sys.executable, "-m", "detseg", command, *map(str, arguments), "--port", "0", "--device", "cpu"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(words, cwd=folder, env=environment, text=True, **streams)
     try:
         assert process.stdout is not None
         lines = []
@@ -140,6 +147,29 @@ def test_the_service_imports_nothing_of_the_training() -> None:
     assert done.stdout == "set()\n"
 
 
-def test_the_demo_trains_a_model_and_serves_it_with_samples() -> None:
-    help_ = subprocess.run([sys.executable, "-m", "detseg", "demo", "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert "yolo_shapes is trained first, in runs/demo" in " ".join(help_.stdout.split())
+def test_the_demo_serves_the_model_that_it_trained_with_samples(tiny_run: TinyRun, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run.run_dir, tmp_path / "runs" / "demo")
+    rows = tmp_path / "runs" / "demo" / "metrics.csv"
+    header = rows.read_text().splitlines()[0]
+    rows.write_text("\n".join([header, *["1"] * 40]) + "\n")  # as many epochs as yolo_shapes has
+    shutil.copytree(tiny_run.data_root / "JPEGImages", tmp_path / "data" / "shapes" / "coco" / "val")
+    with service("--no-browser", command="demo", folder=tmp_path) as (process, client):
+        assert client.get("/models").json()["samples"] == 6
+        assert client.get("/samples/5").headers["content-type"] == "image/png"
+        assert client.get("/samples/6").status_code == 404
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_the_image_runs_the_service_without_root() -> None:
+    """It cannot be built here: its paths, its user and its command are checked."""
+    text = (ROOT / "docker" / "Dockerfile").read_text()
+    words = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    assert [line[1] for line in words if line[0] == "USER"] == ["10001"]
+    for *sources, _ in (line[1:] for line in words if line[0] == "COPY"):
+        assert all((ROOT / source).exists() for source in sources)
+    entry = json.loads(
+        next(line for line in text.splitlines() if line.startswith("ENTRYPOINT")).removeprefix("ENTRYPOINT")
+    )
+    assert entry[0] == "detseg"
+    assert main([*entry[1:], "x", "--port", "70000"]) == 2  # the arguments are known, and the port is not
