@@ -7,7 +7,6 @@ import ipaddress
 import json
 import logging
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,12 +15,10 @@ from typing import Any
 import h11
 from starlette.applications import Starlette
 from uvicorn import Config, Server
-from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.supervisors import Multiprocess
 
-from detseg.errors import ConfigError, DetsegError
-from detseg.messages import printable
+from detseg.errors import ConfigError
 from detseg.serve.app import create_app
 from detseg.serve.models import open_models
 from detseg.serve.settings import ServiceSettings
@@ -51,14 +48,14 @@ def serve(
     """
     listener = _listen(settings)
     with listener:
-        application: Callable[[], Starlette] = partial(_application, list(paths), settings, list(samples))
+        models = open_models(paths, settings)  # also for workers: what is wrong is said here, once
+        _say(listener, settings, on_listening)
         if settings.workers == 1:
-            app = application()
-            _say(listener, settings, on_listening)
+            app = create_app(models, settings, samples)
             asyncio.run(Server(server_config(app, settings)).serve(sockets=[listener]))
         else:
-            _say(listener, settings, on_listening)
-            start: Any = partial(_application_of_worker, application)
+            del models
+            start = partial(_application, list(paths), settings, list(samples))
             Multiprocess(server_config(start, settings, factory=True), sockets=[listener]).run()
 
 
@@ -131,15 +128,6 @@ class HttpProtocol(H11Protocol):
 
 def _application(paths: Sequence[Path], settings: ServiceSettings, samples: Sequence[Path]) -> Starlette:
     return create_app(open_models(paths, settings), settings, samples)
-
-
-def _application_of_worker(application: Callable[[], Starlette]) -> Starlette:
-    """In a process of its own: what is wrong is said there, and not tried again."""
-    try:
-        return application()
-    except DetsegError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        sys.exit(STARTUP_FAILURE)
 
 
 def _listen(settings: ServiceSettings) -> socket.socket:
