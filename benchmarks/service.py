@@ -229,7 +229,9 @@ async def load(service: Service, bodies: Sequence[bytes], minutes: float, num_cl
             memory.append(service.memory())
         return memory
 
-    memory, *_ = await asyncio.gather(watch(), *map(client, range(num_clients)))
+    watching = asyncio.create_task(watch())
+    await asyncio.gather(*map(client, range(num_clients)))
+    memory = await watching
     print("\n| request | answers: status × number (-1: reset, 0: none wanted) |\n|---|---|")
     for kind, statuses in sorted(answers.items()):
         print(f"| {kind} | {', '.join(f'{status} × {number}' for status, number in sorted(statuses.items()))} |")
