@@ -133,11 +133,14 @@ def _application(paths: Sequence[Path], settings: ServiceSettings, samples: Sequ
 def _listen(settings: ServiceSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         where = f"{settings.host}, port {settings.port}"
         raise ConfigError(f"cannot listen on {where}: {reason}; choose others with --host and --port") from None
+    # asyncio does it only for sockets that name their protocol, and answers would wait 40 ms for an acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # whose connections inherit it
+    return listener
 
 
 def _say(listener: socket.socket, settings: ServiceSettings, on_listening: Callable[[str], object]) -> None:
