@@ -27,6 +27,10 @@ class DataError(DetsegError, ValueError):
     """An image, an annotation file or a data folder is missing, unreadable or contradicts itself."""
 
 
+class ImageSizeError(DataError):
+    """An image declares more pixels than are read."""
+
+
 class MissingSplitError(DataError):
     """A split has no list, file or folder."""
 
@@ -73,6 +77,11 @@ def require_training_extra(what: str) -> None:
 def require_tuning_extra(what: str) -> None:
     """The same for those of the extra ``tune``, which has those of ``train``."""
     _require(what, (*_TRAINING, "optuna"), "tune")
+
+
+def require_serving_extra(what: str) -> None:
+    """The same for those of the extra ``serve``."""
+    _require(what, ("starlette", "uvicorn", "prometheus_client"), "serve")
 
 
 def _require(what: str, packages: Sequence[str], extra: str) -> None:

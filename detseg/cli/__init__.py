@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from detseg.cli import benchmark, config, export, export_weights, find_lr, predict, train, tune
+from detseg.cli import benchmark, config, export, export_weights, find_lr, predict, serve, train, tune
 from detseg.cli.data import check, convert, show, split
 from detseg.cli.evaluation import compare, evaluate, explain, report
 from detseg.cli.tool import run_tool
@@ -23,6 +23,8 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int | None], str]] = {
     "compare": (compare.compare, "say which of two models is better, and how sure that is"),
     "explain": (explain.explain, "say why a detector missed objects, and what to try"),
     "predict": (predict.predict, "predict for images: drawn copies, and detections or masks"),
+    "serve": (serve.serve, "answer over HTTP with what models find; a page to try them"),
+    "demo": (serve.demo, "open that page, with a small model that it trains first"),
     "export": (export.export, "write a model for other programs: ONNX, OpenVINO, torch.export"),
     "export-weights": (export_weights.export_weights, "write a checkpoint's weights as a safetensors file"),
     "find-lr": (find_lr.find_lr, "suggest a learning rate for a training, by a range test"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from detseg.draw.boxes import draw_boxes, draw_detection_errors
 from detseg.draw.classes import Color, class_color, class_colors, class_legend
-from detseg.draw.images import can_be_written, contact_sheet, draw_legend, write_image, write_index_png
+from detseg.draw.images import can_be_written, contact_sheet, draw_legend, index_png, write_image, write_index_png
 from detseg.draw.masks import draw_semantic, draw_semantic_errors, paint_instances
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "draw_legend",
     "draw_semantic",
     "draw_semantic_errors",
+    "index_png",
     "paint_instances",
     "write_image",
     "write_index_png",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -177,17 +178,27 @@ def write_image(path: Path, image: UInt8Array) -> None:
 
 
 def write_index_png(path: Path, labels: UInt8Array, palette: UInt8Array, values: Sequence[int] | None = None) -> None:
-    """Write labels as an 8-bit PNG with a palette, the form of VOC's masks; ``IGNORE_LABEL`` is shown as VOC's void.
+    """Write what ``index_png`` gives; an existing file is replaced, a missing folder is made.
+
+    Raises:
+        ValueError: as of ``index_png``.
+        DataError: the file could not be written.
+    """
+    data = index_png(labels, palette, values)
+    with write_errors(path):
+        path.write_bytes(data)
+
+
+def index_png(labels: UInt8Array, palette: UInt8Array, values: Sequence[int] | None = None) -> bytes:
+    """Labels as an 8-bit PNG with a palette, the form of VOC's masks; ``IGNORE_LABEL`` is shown as VOC's void.
 
     Args:
-        path: the file; an existing one is replaced, a missing folder is made.
         labels: (H, W) uint8.
         palette: (C, 3) uint8 RGB, the colour of each label.
         values: C different numbers, 0 to 255, to write for the labels; None: the labels themselves.
 
     Raises:
         ValueError: wrong shape or dtype, a label that the palette has no colour for, or values that are not as above.
-        DataError: the file could not be written.
     """
     check_labels(labels)
     if palette.ndim != 2 or palette.shape[1] != 3 or palette.dtype != np.uint8 or len(palette) > IGNORE_LABEL:
@@ -207,5 +218,6 @@ def write_index_png(path: Path, labels: UInt8Array, palette: UInt8Array, values:
     value_of[: len(written)] = written
     indexed = Image.fromarray(value_of[labels])
     indexed.putpalette(full.tobytes())
-    with write_errors(path):
-        indexed.save(path, format="PNG")
+    buffer = BytesIO()
+    indexed.save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +24,7 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 
 from detseg.data.images.values import Extent, ValueRange, deep_values, extent_of, is_deep, to_bytes
-from detseg.errors import DataError
+from detseg.errors import DataError, ImageSizeError
 from detseg.messages import printable
 from detseg.structures import UInt8Array
 
@@ -56,19 +57,43 @@ _LOST_PIXELS = ["premature end of data segment", "bad Huffman code", "bad arithm
 _LOST_PIXELS += ["Inconsistent progression sequence"]
 
 
-def read_image(path: Path | str, value_range: ValueRange = None, said: list[str] | None = None) -> UInt8Array:
+@dataclass(frozen=True)
+class ImageBytes:
+    """The content of an image's file, which came over a network; messages call it by its ``name``.
+
+    Attributes:
+        data: the bytes.
+        max_pixels: if it declares more, nothing is decoded.
+    """
+
+    data: bytes
+    name: str = "the image"
+    max_pixels: int = MAX_PIXELS
+    suffix: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def open(self, mode: str) -> BinaryIO:
+        """A stream of the bytes, as of a file."""
+        return BytesIO(self.data)
+
+
+def read_image(
+    path: Path | str | ImageBytes, value_range: ValueRange = None, said: list[str] | None = None
+) -> UInt8Array:
     """Decode an image to (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
 
     Grey, palettes and CMYK are converted; transparency is dropped; of 16 bits the upper 8 are kept, or as
     ``value_range`` says, without which floats are an error; of an animation the first frame. A DataError if the file is
     missing, not an image, cut short, damaged as far as the decoders notice, or declares more than ``MAX_PIXELS``.
-    ``said``: see `read_reduced`.
+    ``said``: see `read_reduced`. ImageSizeError, which is a DataError: it declares too many pixels.
     """
     return read_reduced(path, 1, value_range, said)[0]
 
 
 def read_reduced(
-    path: Path | str, divisor: int, value_range: ValueRange = None, said: list[str] | None = None
+    path: Path | str | ImageBytes, divisor: int, value_range: ValueRange = None, said: list[str] | None = None
 ) -> tuple[UInt8Array, tuple[int, int]]:
     """Decode an image, a JPEG at a fraction of its size: libjpeg leaves out the highest frequencies of each block.
 
@@ -77,7 +102,7 @@ def read_reduced(
     is turned and its sides are no multiples of the divisor, which is 1, 2, 4 or 8. ``said`` gets what the decoder says
     of bytes that may be damage; None: the log does.
     """
-    path = Path(path)
+    path = path if isinstance(path, ImageBytes) else Path(path)
     with open_image(path) as (header, stream):
         orientation = pending_orientation(header)
         width, height = header.size
@@ -116,7 +141,7 @@ def readable_formats() -> tuple[str, ...]:
     return (*FORMATS, "HEIF")
 
 
-def why_unread(path: Path) -> str | None:
+def why_unread(path: Path | ImageBytes) -> str | None:
     """Why an image of one of ``IMAGE_SUFFIXES`` cannot be read on this machine, and what to install; None if it can."""
     suffix = path.suffix.lower()
     if suffix in _HEIF_SUFFIXES and "HEIF" not in readable_formats():
@@ -126,7 +151,7 @@ def why_unread(path: Path) -> str | None:
     return None
 
 
-def _suffix_of_content(path: Path) -> str:
+def _suffix_of_content(path: Path | ImageBytes) -> str:
     """The suffix of HEIF or AVIF, where a file begins as they do (ISO/IEC 23008-12: a box ``ftyp`` with brands)."""
     with path.open("rb") as file:
         begin = file.read(64)
@@ -161,7 +186,7 @@ def _rgb(pixels: UInt8Array) -> UInt8Array:
 
 @contextmanager
 def open_image(
-    path: Path, kind: str = "image", header_only: bool = False
+    path: Path | ImageBytes, kind: str = "image", header_only: bool = False
 ) -> Iterator[tuple[ImageFile.ImageFile, BinaryIO]]:
     """A Pillow image whose header is read and whose pixels are not, and a stream of the file's content.
 
@@ -169,22 +194,27 @@ def open_image(
     ``FORMATS``, or declares more than ``MAX_PIXELS``; or if Pillow raises something within the block. With
     ``header_only`` the pixels are not read from the disk.
     """
+    limit = path.max_pixels if isinstance(path, ImageBytes) else MAX_PIXELS
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for somebody to write into it
+        if isinstance(path, Path) and not stat.S_ISREG(
+            path.stat().st_mode
+        ):  # a pipe would wait for somebody to write into it
             raise ValueError("it is not a file, but a folder, a pipe or a device")
         with (
             path.open("rb") as file,
             file if header_only else BytesIO(file.read()) as stream,
             Image.open(stream, formats=readable_formats()) as header,
         ):
-            if header.width * header.height > MAX_PIXELS:
-                raise DataError(
-                    f"{path}: the file declares {header.width} x {header.height} pixels, more than the {MAX_PIXELS} "
+            if header.width * header.height > limit:
+                raise ImageSizeError(
+                    f"{path}: the file declares {header.width} x {header.height} pixels, more than the {limit} "
                     "that are read; if it is no decompression bomb, make it smaller or cut it into tiles"
                 )
             yield header, stream
     except (DataError, MemoryError):
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which is ``MAX_PIXELS``
+        raise ImageSizeError(f"{path}: {error}; make it smaller or cut it into tiles") from None
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such {kind}") from None
     except UnidentifiedImageError:
@@ -214,7 +244,7 @@ def decode(header: ImageFile.ImageFile, stream: BinaryIO) -> None:
 
 
 def _decode_jpeg(
-    path: Path, data: bytes, hw: tuple[int, int], divisor: int, said: list[str] | None
+    path: Path | ImageBytes, data: bytes, hw: tuple[int, int], divisor: int, said: list[str] | None
 ) -> UInt8Array | None:
     """See ``read_reduced``; the image as stored, None where simplejpeg cannot decode it."""
     try:  # at the smallest of libjpeg's 16 sizes that is large enough, which is the one asked for

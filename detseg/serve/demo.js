@@ -1,0 +1,325 @@
+// An image goes to the service once; thresholds, classes and masks then change what is drawn of its answer.
+"use strict";
+
+const element = id => document.getElementById(id);
+const make = (name, properties = {}, ...children) => {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+};
+const MAX_SIDE = 1600, MIN_SIDE = 800;  // of what is drawn, pixels: the longer side
+
+let service = null;    // what /models says
+let image = null;      // { blob, picture }
+let answers = [];      // { model, content, milliseconds, map } of each model that is shown
+let turn = 0;          // the latest image or model asked for; what comes for an older one is dropped
+const hidden = new Set();  // names of classes
+
+const fail = message => { element("error").textContent = message; element("error").hidden = !message; };
+
+async function ask(path, options = {}) {
+  const key = element("key").value;
+  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers });
+  } catch {
+    throw new Error("The service does not answer. Is it still running?");
+  }
+  if (response.status === 401) element("key-form").hidden = false;
+  if (!response.ok) {
+    const text = await response.text();
+    let message = text;
+    try { message = JSON.parse(text).error; } catch { /* not of the service itself */ }
+    throw new Error(message || `HTTP ${response.status}`);
+  }
+  return response;
+}
+
+async function start() {
+  try {
+    service = await (await ask("models")).json();
+  } catch (error) {
+    return fail(error.message);
+  }
+  fail("");
+  element("key-form").hidden = true;
+  element("model").replaceChildren(...service.models.map(model => make("option", { textContent: model.name })));
+  fillOthers();
+  element("choice").hidden = service.models.length < 2;
+  if (service.models.length === 1) element("intro").prepend(`${service.models[0].name}. `);
+  element("threshold").min = service.min_score;
+  element("threshold").value = service.score;
+  element("camera").hidden = !navigator.mediaDevices?.getUserMedia;
+  element("samples").hidden = !service.samples;
+  for (let number = 0; number < service.samples; number++) {
+    const picture = make("img", { src: `samples/${number}`, alt: `sample ${number + 1}` });
+    const button = make("button", { type: "button" }, picture);
+    button.addEventListener("click", async () => take(await (await fetch(picture.src)).blob()));
+    element("samples").append(button);
+  }
+}
+
+function fillOthers() {
+  const chosen = element("model").value, before = element("other").value;
+  const others = service.models.map(model => model.name).filter(name => name !== chosen);
+  element("other").replaceChildren(make("option", { textContent: "no other", value: "" }),
+    ...others.map(name => make("option", { textContent: name, value: name })));
+  if (others.includes(before)) element("other").value = before;
+}
+
+async function take(blob) {
+  if (!service || !blob) return;
+  const mine = ++turn;
+  fail("");
+  let picture = null;
+  try {
+    picture = await loaded(URL.createObjectURL(blob));
+  } catch { /* the service may read what this browser does not show */ }
+  if (mine === turn) { image = { blob, picture }; await predict(); }
+}
+
+function loaded(address) {
+  return new Promise((resolve, reject) => {
+    const picture = new Image();
+    picture.onload = () => resolve(picture);
+    picture.onerror = reject;
+    picture.src = address;
+  });
+}
+
+async function predict() {
+  if (!image) return;
+  const mine = ++turn, names = [element("model").value, element("other").value].filter(Boolean), found = [];
+  element("status").textContent = "Predicting …";
+  try {
+    for (const name of names) {  // one after the other, so that they do not slow each other
+      const model = service.models.find(one => one.name === name);
+      const query = new URLSearchParams({ model: name, masks: "true" });
+      if (model.task === "detection") query.set("score", service.min_score);
+      const begin = performance.now();
+      const headers = { "Content-Type": /^image\//.test(image.blob.type) ? image.blob.type : "application/octet-stream" };
+      const content = await (await ask(`predict?${query}`, { method: "POST", body: image.blob, headers })).json();
+      const milliseconds = performance.now() - begin;
+      found.push({ model, content, milliseconds, map: content.labels ? await readMap(content.labels, model) : null });
+    }
+  } catch (error) {
+    if (mine !== turn) return;
+    element("status").textContent = "";
+    return fail(error.message);
+  }
+  if (mine !== turn) return;
+  answers = found;
+  fail(image.picture ? "" : "This browser cannot show this kind of image; the list below is right all the same.");
+  for (const id of ["controls", "results", "more"]) element(id).hidden = false;
+  listClasses();
+  draw();
+}
+
+// The label of each pixel, by its colour.
+async function readMap(base64, model) {
+  const picture = await loaded(`data:image/png;base64,${base64}`);
+  const context = make("canvas", { width: picture.width, height: picture.height }).getContext("2d", { willReadFrequently: true });
+  context.drawImage(picture, 0, 0);
+  const { data } = context.getImageData(0, 0, picture.width, picture.height);
+  const labels = new Map(model.colors.map((color, label) => [parseInt(color.slice(1), 16), label]).reverse());
+  const map = new Uint8Array(data.length / 4);
+  for (let i = 0; i < map.length; i++) map[i] = labels.get((data[4 * i] << 16) | (data[4 * i + 1] << 8) | data[4 * i + 2]) ?? 255;
+  return map;
+}
+
+function listClasses() {
+  const colors = new Map(answers.flatMap(({ model }) => model.classes.map((name, label) => [name, model.colors[label]])));
+  const rows = [...colors].map(([name, color]) => {
+    const box = make("input", { type: "checkbox", checked: !hidden.has(name), value: name });
+    box.addEventListener("change", () => { hidden[box.checked ? "delete" : "add"](name); draw(); });
+    const swatch = make("span", { className: "swatch" });
+    swatch.style.background = color;
+    return make("label", {}, box, swatch, name, make("span", { className: "count" }));
+  });
+  element("classes").replaceChildren(element("classes").firstElementChild, ...rows);
+  element("score").hidden = !answers.some(({ content }) => content.objects);
+  const masked = answers.some(({ content }) => content.objects?.some(one => one.mask));
+  element("overlay").hidden = !masked && !answers.some(({ map }) => map);
+  element("masks-name").textContent = masked ? "Masks" : "Colours of the classes";
+}
+
+const visible = content => content.objects.filter(one => one.score >= Number(element("threshold").value) && !hidden.has(one.name));
+
+function draw() {
+  element("at").textContent = Number(element("threshold").value).toFixed(2);
+  const allCounts = [];  // of each answer: objects of each class, or its part of the image
+  const figures = answers.map(answer => {
+    const counts = new Map();
+    allCounts.push(counts);
+    const { model, content } = answer;
+    const canvas = make("canvas");
+    canvas.setAttribute("role", "img");
+    const longest = Math.max(content.image.width, content.image.height);
+    const scale = Math.min(Math.max(1, MIN_SIDE / longest), MAX_SIDE / longest);
+    canvas.width = Math.max(1, Math.round(content.image.width * scale));
+    canvas.height = Math.max(1, Math.round(content.image.height * scale));
+    const context = canvas.getContext("2d");
+    if (image.picture) context.drawImage(image.picture, 0, 0, canvas.width, canvas.height);
+    const lines = content.objects ? drawObjects(context, answer, scale, counts) : drawMap(context, answer, counts);
+    const first = `${lines.length} ${content.objects ? lines.length === 1 ? "object" : "objects" : lines.length === 1 ? "class" : "classes"}`;
+    canvas.setAttribute("aria-label", `${model.name}: ${first}`);
+    const { decode_ms, predict_ms } = content.timing;
+    const times = `${Math.round(answer.milliseconds)} ms in all: ${Math.round(decode_ms)} to decode the image, ${Math.round(predict_ms)} to predict`;
+    return { canvas, first, node: make("figure", {}, make("h2", { textContent: model.name, hidden: answers.length < 2 }), canvas,
+      make("figcaption", {}, make("p", { textContent: `${first} · ${times}` }),
+        make("ol", {}, ...lines.map(line => make("li", { textContent: line }))))) };
+  });
+  element("results").className = answers.length === 1 ? "single" : "";
+  element("results").replaceChildren(...figures.map(figure => figure.node));
+  for (const label of element("classes").querySelectorAll("label")) {
+    const numbers = allCounts.map(counts => counts.get(label.firstElementChild.value) ?? 0);
+    label.querySelector(".count").textContent = numbers.some(Boolean) ? numbers.join(" / ") : "";
+  }
+  element("status").textContent = answers.map(({ model }, i) => `${model.name}: ${figures[i].first}`).join("; ");
+  const shown = answers.map(({ content }) => content.objects ? { ...content, objects: visible(content) } : content);
+  element("json").textContent = JSON.stringify(shown.length === 1 ? shown[0] : shown, null, 1);
+}
+
+function columnWidth() {
+  const width = element("results").clientWidth;
+  return answers.length > 1 && width > 860 ? width / 2 : answers.length === 1 && width > 760 ? width - 280 : width;
+}
+
+function drawObjects(context, { model, content }, scale, counts) {
+  const objects = visible(content), { width, height } = context.canvas;
+  if (element("masks").checked) paint(context, content.image, pixels => {
+    for (const one of [...objects].reverse()) if (one.mask) fillMask(pixels, one.mask, model.colors[one.label]);
+  });
+  const unit = width / Math.min(width, columnWidth());  // pixels of the canvas in one of the page
+  context.lineWidth = 2 * unit;
+  context.font = `${12 * unit}px system-ui, sans-serif`;
+  context.textBaseline = "middle";
+  for (const one of [...objects].reverse()) {  // the surest on top
+    const [x1, y1, x2, y2] = one.box.map(value => value * scale);
+    context.strokeStyle = model.colors[one.label];
+    context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+  }
+  for (const one of [...objects].reverse()) {
+    const [x1, y1] = one.box.map(value => value * scale), color = context.fillStyle = model.colors[one.label];
+    const text = `${one.name} ${one.score.toFixed(2)}`, high = 16 * unit, wide = context.measureText(text).width + 6 * unit;
+    const left = Math.max(0, Math.min(x1, width - wide)), top = y1 >= high ? y1 - high : Math.min(y1, height - high);
+    context.fillRect(left, top, wide, high);
+    context.fillStyle = brightness(color) > 140 ? "#000" : "#fff";
+    context.fillText(text, left + 3 * unit, top + high / 2);
+  }
+  for (const one of objects) counts.set(one.name, (counts.get(one.name) ?? 0) + 1);
+  return objects.map(one => `${one.name} ${one.score.toFixed(2)}`);
+}
+
+function drawMap(context, { model, content, map }, counts) {
+  const colors = model.colors.map(rgb), total = map.length;
+  if (element("masks").checked) paint(context, content.image, ({ data }) => {
+    for (let i = 0; i < map.length; i++) {
+      const color = colors[map[i]];
+      if (!color || hidden.has(model.classes[map[i]])) continue;
+      data.set(color, 4 * i);
+      data[4 * i + 3] = 120;
+    }
+  });
+  const parts = Object.entries(content.pixels).filter(([, number]) => number).sort((a, b) => b[1] - a[1])
+    .map(([name, number]) => [name, number < total / 2000 ? "< 0.1 %" : `${(100 * number / total).toFixed(1)} %`]);
+  for (const [name, part] of parts) counts.set(name, part);
+  return parts.filter(([name]) => !hidden.has(name)).map(([name, part]) => `${name} ${part}`);
+}
+
+// What `fill` puts into pixels of the image's size, over what is drawn.
+function paint(context, { width, height }, fill) {
+  const layer = make("canvas", { width, height }), over = layer.getContext("2d"), pixels = over.createImageData(width, height);
+  fill(pixels);
+  over.putImageData(pixels, 0, 0);
+  context.drawImage(layer, 0, 0, context.canvas.width, context.canvas.height);
+}
+
+// COCO's compressed run lengths: six bits a character, five of them a digit; from the third on a difference.
+function fillMask({ data, width }, { size: [height], counts }, color) {
+  const [red, green, blue] = rgb(color), runs = [];
+  for (let i = 0; i < counts.length;) {
+    let value = 0, shift = 0, digit;
+    do {
+      digit = counts.charCodeAt(i++) - 48;
+      value |= (digit & 31) << shift;
+      shift += 5;
+    } while (digit & 32);
+    if (digit & 16) value |= -1 << shift;
+    runs.push(value + (runs.length > 2 ? runs[runs.length - 2] : 0));
+  }
+  let at = 0;
+  runs.forEach((length, number) => {
+    if (number % 2) for (let k = at; k < at + length; k++) {
+      const place = 4 * ((k % height) * width + Math.floor(k / height));
+      data[place] = red; data[place + 1] = green; data[place + 2] = blue; data[place + 3] = 120;
+    }
+    at += length;
+  });
+}
+
+const rgb = color => [1, 3, 5].map(i => parseInt(color.slice(i, i + 2), 16));
+const brightness = color => { const [r, g, b] = rgb(color); return 0.299 * r + 0.587 * g + 0.114 * b; };
+
+element("key-form").addEventListener("submit", event => { event.preventDefault(); start(); });
+element("file").addEventListener("change", event => { take(event.target.files[0]); event.target.value = ""; });
+element("threshold").addEventListener("input", draw);
+element("masks").addEventListener("change", draw);
+addEventListener("resize", () => { if (answers.length) draw(); });
+element("model").addEventListener("change", () => { fillOthers(); predict(); });
+element("other").addEventListener("change", predict);
+for (const [id, none] of [["all", false], ["none", true]]) element(id).addEventListener("click", () => {
+  hidden.clear();
+  for (const box of element("classes").querySelectorAll("input")) { box.checked = !none; if (none) hidden.add(box.value); }
+  draw();
+});
+element("copy").addEventListener("click", async () => {
+  const text = element("json").textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    element("copy").textContent = "Copied";
+  } catch {  // not allowed, as on a page without TLS: it is selected instead
+    element("more").querySelector("details").open = true;
+    getSelection().selectAllChildren(element("json"));
+    element("copy").textContent = "Selected: press Ctrl+C";
+  }
+  setTimeout(() => { element("copy").textContent = "Copy JSON"; }, 2000);
+});
+
+document.addEventListener("dragover", event => { event.preventDefault(); element("drop").classList.add("over"); });
+document.addEventListener("dragleave", event => { if (!event.relatedTarget) element("drop").classList.remove("over"); });
+document.addEventListener("drop", event => {
+  event.preventDefault();
+  element("drop").classList.remove("over");
+  take(event.dataTransfer.files[0]);
+});
+document.addEventListener("paste", event => { take([...event.clipboardData.files].find(file => file.type.startsWith("image/"))); });
+
+const closeCamera = () => {
+  for (const track of element("video").srcObject?.getTracks() ?? []) track.stop();
+  element("video").srcObject = null;
+  element("viewfinder").hidden = true;
+  element("camera").focus();
+};
+element("camera").addEventListener("click", async () => {
+  try {
+    element("video").srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  } catch (error) {
+    return fail(`The camera cannot be used: ${error.message}`);
+  }
+  fail("");
+  element("viewfinder").hidden = false;
+  element("shoot").focus();
+});
+element("shoot").addEventListener("click", () => {
+  const video = element("video"), still = make("canvas", { width: video.videoWidth, height: video.videoHeight });
+  if (!still.width) return;
+  still.getContext("2d").drawImage(video, 0, 0);
+  closeCamera();
+  still.toBlob(take, "image/jpeg", 0.95);
+});
+element("close").addEventListener("click", closeCamera);
+document.addEventListener("keydown", event => { if (event.key === "Escape" && !element("viewfinder").hidden) closeCamera(); });
+
+start();
