@@ -31,7 +31,7 @@ def drop_specks(mask: Mask, min_area: int) -> _Bool:
 
 
 def fill_holes(mask: Mask, max_area: int) -> _Bool:
-    """(H, W) mask → (H, W) bool, with its holes of at most ``max_area`` pixels filled. What is open to the border of the
+    """(H, W) mask → (H, W) bool, with its holes of at most ``max_area`` pixels filled. What touches the border of the
     image is no hole."""
     outside = np.asarray(mask) == 0
     regions, areas = _connected(outside, 4)
