@@ -105,6 +105,7 @@ class Journal:
         with write_errors(self._own):
             self._file = self._own.open("ab")
             self._file.truncate(self._read.get(self._own, 0))
+            self._file.seek(0, os.SEEK_END)  # or tell() would count what was cut off
             if not self._read.get(self._own, 0):
                 self._append({"detseg_results": _VERSION, "settings": self._settings})
         if self._share.num > 1:
