@@ -33,7 +33,7 @@ def drop_specks(mask: Mask, min_area: int) -> _Bool:
 def fill_holes(mask: Mask, max_area: int) -> _Bool:
     """(H, W) mask → (H, W) bool, with its holes of at most ``max_area`` pixels filled. What touches the border of the
     image is no hole."""
-    outside = np.asarray(mask) == 0
+    outside: _Bool = np.equal(mask, 0)
     regions, areas = _connected(outside, 4)
     fill = areas <= max_area
     fill[0] = True  # the mask itself
@@ -70,7 +70,7 @@ def relabel_specks(labels: _Labels, min_area: int) -> _Labels:
         for here, there in _neighbours():
             meet = (specks[here] > 0) & (specks[there] == 0)
             np.add.at(sides, (specks[here][meet], labels[there][meet]), 1)
-        known = sides.any(axis=1)
+        known: _Bool = sides.sum(axis=1) > 0
         if not known.any():
             break
         ready = known[specks]
@@ -87,7 +87,8 @@ def mask_polygons(mask: Mask) -> list[list[Ring]]:
     """
     # OpenCV goes along the centres of pixels. With each of them split into 2 x 2, every corner of an outline has a
     # small pixel of its own: number 2 i for the edge at i, 2 i + 1 for that at i + 1.
-    split = (np.asarray(mask) != 0).view(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    inside: _Bool = np.not_equal(mask, 0)
+    split = inside.view(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     found, tree = cv2.findContours(split, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     outer: dict[int, list[Ring]] = {}
     rings = [_clean_ring((np.asarray(one, dtype=np.int64).reshape(-1, 2) + 1) // 2) for one in found]
@@ -114,8 +115,9 @@ def _turned(ring: Ring, sign: int) -> Ring:
 
 def _connected(mask: Mask, connectivity: int) -> tuple[_Regions, npt.NDArray[np.int64]]:
     """(H, W) int32 number of the region of each pixel, from 1, 0 outside; and the pixels of each number."""
-    pixels = (np.asarray(mask) != 0).view(np.uint8)
-    regions = np.asarray(cv2.connectedComponents(pixels, connectivity=connectivity)[1], dtype=np.int32)
+    inside: _Bool = np.not_equal(mask, 0)
+    found = cv2.connectedComponents(inside.view(np.uint8), connectivity=connectivity)[1]
+    regions = np.asarray(found, dtype=np.int32)
     return regions, np.bincount(regions.ravel()).astype(np.int64)
 
 

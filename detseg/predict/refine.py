@@ -94,11 +94,14 @@ def read_thresholds(path: Path) -> dict[str, float]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({one_line(error)}); `detseg report` writes it") from error
-    numbers = content.values() if isinstance(content, dict) else [None]
-    if not all(type(value) in (int, float) and 0 <= value <= 1 for value in numbers):
+    if not isinstance(content, dict) or not all(_is_score(value) for value in content.values()):
         what = "expected names of classes with scores from 0 to 1, as `detseg report` writes them"
         raise DataError(f"{path}: {what}, got {shown(content)}")
     return {name: float(value) for name, value in content.items()}
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def check_names(what: str, names: Iterable[str], table: ClassTable) -> None:
