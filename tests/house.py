@@ -91,7 +91,7 @@ REACHES_OUT: dict[str, tuple[str, ...]] = {
     "subprocess": ("tools/demo.py", "detseg/cli/signals.py", "detseg/checkpoint/provenance.py"),
     "wandb": ("detseg/training/tracking/services.py",),  # where the user asks for it
     "socket": ("detseg/serve/server.py",),  # listens, where the user asks for it
-    "webbrowser": ("detseg/cli/serve.py",),  # shows the user's own service
+    "webbrowser": ("detseg/cli/deploy/serve.py",),  # shows the user's own service
     **dict.fromkeys(("socketserver", "ssl", "ftplib", "smtplib", "xmlrpc", "telnetlib"), ()),
     **dict.fromkeys(("requests", "httpx", "aiohttp", "urllib3", "gdown", "wget", "boto3"), ()),
     **dict.fromkeys(("pip", "ensurepip", "sentry_sdk", "posthog", "segment"), ()),

@@ -1,8 +1,8 @@
-"""Export weights: `python tools/export_weights.py …` is `detseg export-weights …` (detseg/cli/export_weights.py)."""
+"""Export weights: `python tools/export_weights.py …` is `detseg export-weights …` (detseg/cli/deploy/export_weights.py)."""
 
 import sys
 
-from detseg.cli.export_weights import export_weights
+from detseg.cli.deploy.export_weights import export_weights
 from detseg.cli.tool import run_tool
 
 if __name__ == "__main__":

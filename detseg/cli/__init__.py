@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from detseg.cli import benchmark, config, export, export_weights, find_lr, predict, serve, train, tune
+from detseg.cli import benchmark, config, find_lr, train, tune
 from detseg.cli.data import check, convert, show, split
+from detseg.cli.deploy import export, export_weights, predict, serve
 from detseg.cli.evaluation import compare, evaluate, explain, report
 from detseg.cli.tool import run_tool
 from detseg.errors import ConfigError

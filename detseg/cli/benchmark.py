@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.atomic_write import check_writable, write_text
-from detseg.cli.tool import experiment_parser, load_experiment
+from detseg.cli.tool import exit_on_sigterm, experiment_parser, load_experiment
 from detseg.config.load import config_to_yaml
 from detseg.errors import ConfigError, require_training_extra
 
@@ -36,7 +36,6 @@ def benchmark(argv: Sequence[str]) -> None:
     require_training_extra("detseg benchmark")
     from detseg.benchmark import STAGES
     from detseg.benchmark import benchmark as run
-    from detseg.cli.signals import exit_on_sigterm
 
     with exit_on_sigterm():
         results, diagnosis = run(

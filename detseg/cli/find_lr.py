@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.atomic_write import check_writable, write_text
-from detseg.cli.tool import experiment_parser, load_experiment, refuse_inside
+from detseg.cli.tool import exit_on_sigterm, experiment_parser, load_experiment, refuse_inside
 from detseg.config.load import config_to_yaml
 from detseg.errors import ConfigError, require_training_extra
 from detseg.messages import printable
@@ -35,7 +35,6 @@ def find_lr(argv: Sequence[str]) -> None:
     check_writable(plot.parent, "--out")
 
     require_training_extra("detseg find-lr")
-    from detseg.cli.signals import exit_on_sigterm
     from detseg.tuning.learning_rate.finder import range_test
     from detseg.tuning.learning_rate.plot import lr_plot
 

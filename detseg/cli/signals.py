@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from detseg.cli.tool import exit_on_sigterm
 from detseg.data.loading.processes import WaitInterrupted, seconds_waited
 from detseg.errors import RunStoppedError
 from detseg.training.callbacks.stopping import StopRequest
@@ -22,21 +23,6 @@ from detseg.training.callbacks.stopping import StopRequest
 _REQUEUE = getattr(signal, "SIGUSR1", None)
 
 _PATIENCE = 5.0  # seconds after a signal in which a batch may still come, and a step be finished; docker kills after 10
-
-
-@contextmanager
-def exit_on_sigterm() -> Iterator[None]:
-    """SIGTERM leaves by way of ``finally`` and ``except``, so that temporary files go, with the exit code of shells.
-
-    A handler that somebody else has set is left in place.
-    """
-    before = signal.getsignal(signal.SIGTERM)
-    if before is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

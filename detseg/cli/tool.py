@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 2 a mistake that the user can fix (one line on stderr), 75 a training that was asked to stop and
 has saved its state, 130 interrupted; a bug of ours keeps its traceback and exits with 1. A command may return another
-one: `detseg check` 1 for warnings and 2 for errors in the data.
+one: `detseg check` 1 for warnings and 2 for errors in the data, `detseg predict` 1 where files were passed over.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import gc
 import io
 import os
 import re
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -185,3 +187,18 @@ def _report(lines: Sequence[str], arguments: Sequence[str]) -> int:
     for line in lines:
         print(f"error: {printable(line)}", file=sys.stderr)
     return 2
+
+
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """SIGTERM leaves by way of ``finally`` and ``except``, so that temporary files go, with the exit code of shells.
+
+    A handler that somebody else has set is left in place.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPORT_FORMATS",
+    "MAP_FORMATS",
     "MASK_VALUES",
     "Detections",
     "ImageLike",
@@ -29,7 +30,9 @@ __all__ = [
     "to_array",
 ]
 
-EXPORT_FORMATS = ("coco", "voc", "yolo")  # the formats that detections are written in, the first by default
+EXPORT_FORMATS = ("coco", "voc", "yolo", "labelme", "cvat", "csv", "geojson")
+"""The formats that detections are written in, the first by default."""
+MAP_FORMATS = ("csv",)  # what may be written of label maps, beside the maps themselves
 MASK_VALUES = ("labels", "source")  # what the pixels of written masks are, the first by default
 
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from detseg.checkpoint import ModelCheckpoint, read_model_checkpoint, read_raw_checkpoint, write_weights
-from detseg.cli.export_weights import export_weights
+from detseg.cli.deploy.export_weights import export_weights
 from detseg.cli.train import train
 from detseg.errors import CheckpointError
 from detseg.evaluation import evaluate_checkpoint

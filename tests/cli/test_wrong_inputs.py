@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from detseg.cli.deploy.predict import predict
 from detseg.cli.evaluation.evaluate import evaluate
-from detseg.cli.predict import predict
 from detseg.cli.train import train
 from detseg.data.images.read import readable_formats
 from tests.cli.mistakes import Tool, assert_one_line, each_case, said
@@ -81,7 +81,7 @@ PREDICT = f"""\
 run/checkpoints/best.ckpt unreadable_val/JPEGImages/val03.png --out new
     1 of 1 images were left out: unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}
 run/checkpoints/best.ckpt unreadable_val/JPEGImages --out file
-    file/test00.png: could not be written (File exists); a file is where a folder must be, or a folder where a file;
+    file/results.jsonl: could not be written (File exists); a file is where a folder must be, or a folder where a file;
     choose another place
 run/checkpoints/best.ckpt unreadable_val/JPEGImages --out new --tile 64 64
     tile and overlap are for segmentation models, and this is a detector; leave them out

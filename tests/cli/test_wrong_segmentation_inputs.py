@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from detseg.checkpoint import read_raw_checkpoint, save_atomically
+from detseg.cli.deploy.predict import predict
 from detseg.cli.evaluation.evaluate import evaluate
-from detseg.cli.predict import predict
 from detseg.cli.train import train
 from tests.cli.mistakes import Tool, assert_one_line, each_case
 from tests.tiny import TinyRun, write_colors

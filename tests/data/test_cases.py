@@ -15,7 +15,7 @@ import torch
 from PIL import Image, features
 from torch import Tensor
 
-from detseg.cli.predict import predict
+from detseg.cli.deploy.predict import predict
 from detseg.cli.tool import run_tool
 from detseg.config.load import config_from_dict
 from detseg.data.build import open_split

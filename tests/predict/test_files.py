@@ -19,11 +19,12 @@ import torch
 from pycocotools import mask as referee
 from pycocotools.coco import COCO
 
-from detseg.cli.predict import predict
+from detseg.cli.deploy.predict import predict
 from detseg.data.formats.voc import read_voc, read_voc_xml
 from detseg.errors import ConfigError, DataError
 from detseg.predict import Detections, Predictor
-from detseg.predict.files import DetectionOutput, find_sources, predict_files
+from detseg.predict.files import find_sources, predict_files
+from detseg.predict.outputs import DetectionOutput, ImageFile
 from detseg.structures import ClassTable, InstanceMasks
 from tests.cli.mistakes import said
 from tests.predict.networks import FoundMasks, noise, write_rcnn
@@ -70,7 +71,7 @@ def written(out: Path) -> list[str]:
 def test_names_are_kept_and_coco_has_all(predictor: Predictor, images: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out" / "here"
     predict_files(predictor, [images], out)
-    assert written(out) == sorted([*SIZES, "detections.json", "detections_masks.json", "images.json"])
+    assert written(out) == sorted([*SIZES, "detections.json", "detections_masks.json", "images.json", "results.jsonl"])
     assert (
         f"12 objects in 3 images (score 0.3 or more; a score says how sure the model is, from 0 to 1); written to {out}"
     ) in capsys.readouterr().out
@@ -116,7 +117,9 @@ def test_nothing_found_is_told_with_what_to_try(images: Path, tmp_path: Path, ca
 def test_voc_comes_back_through_the_voc_reader(predictor: Predictor, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     predict_files(predictor, [images], out, formats=["voc"])
-    assert written(out) == sorted([*SIZES, "annotations/a.xml", "annotations/B.xml", "annotations/day two/a.xml"])
+    assert written(out) == sorted(
+        [*SIZES, "annotations/a.xml", "annotations/B.xml", "annotations/day two/a.xml", "results.jsonl"]
+    )
     for name in SIZES:
         found = predictor(images / name)
         path = (out / "annotations" / name).with_suffix(".xml")
@@ -142,9 +145,14 @@ def given(boxes: list[list[float]], labels: list[int], masks: InstanceMasks | No
     return Detections(*columns, CLASSES, masks, np.zeros((10, 20, 3), np.uint8))
 
 
+def write_one(output: DetectionOutput, name: str, found: Detections) -> str:
+    image = ImageFile(1, Path(name), Path(name))
+    return output.write([(image, output.entry(image, found))])
+
+
 def test_corners_in_voc_by_hand(tmp_path: Path) -> None:
     found = given([[0, 0, 20, 10], [3.25, 4, 5, 6.5]], [1, 2])
-    DetectionOutput(tmp_path, CLASSES, ["voc"]).add(1, Path("deep", "a.b.jpg"), found)
+    write_one(DetectionOutput(tmp_path, CLASSES, ["voc"]), "deep/a.b.jpg", found)
     root = ET.parse(tmp_path / "annotations" / "deep" / "a.b.xml").getroot()
     assert (root.findtext("folder"), root.findtext("filename"), root.findtext("segmented")) == ("deep", "a.b.jpg", "0")
     corners = [[corner.text for corner in box] for box in root.iter("bndbox")]
@@ -156,7 +164,7 @@ def test_yolo_has_fractions_of_the_image(predictor: Predictor, images: Path, tmp
     out = tmp_path / "out"
     predict_files(predictor, [images], out, formats=["yolo"])
     texts = [f"{folder}/{name}.txt" for folder in ("labels", "segments") for name in ("a", "B", "day two/a")]
-    assert written(out) == sorted([*SIZES, *texts, "classes.txt"])
+    assert written(out) == sorted([*SIZES, *texts, "classes.txt", "results.jsonl"])
     assert (out / "classes.txt").read_text() == "sky & sea\nroad\ncar\n"
     for name, (height, width) in SIZES.items():
         found = predictor(images / name)
@@ -185,7 +193,8 @@ def test_yolo_by_hand(tmp_path: Path) -> None:
     output = DetectionOutput(tmp_path, CLASSES, ["yolo"])
     masks = np.zeros((2, 10, 20), dtype=np.bool_)
     masks[0, 2:7, 10:14] = True
-    output.add(1, Path("a.jpg"), given([[10, 2, 14, 7], [0, 0, 20, 10]], [2, 0], InstanceMasks.from_dense(masks)))
+    masks_of = InstanceMasks.from_dense(masks)
+    message = write_one(output, "a.jpg", given([[10, 2, 14, 7], [0, 0, 20, 10]], [2, 0], masks_of))
     assert (tmp_path / "labels" / "a.txt").read_text() == (
         "2 0.600000 0.450000 0.200000 0.500000 0.875000\n0 0.500000 0.500000 1.000000 1.000000 0.500000\n"
     )
@@ -194,13 +203,13 @@ def test_yolo_by_hand(tmp_path: Path) -> None:
     corners = {(float(x), float(y)) for x, y in zip(numbers[::2], numbers[1::2], strict=True)}
     assert corners == {(0.5, 0.2), (0.7, 0.2), (0.5, 0.7), (0.7, 0.7)}
     listed = "labels/ (YOLO text), segments/ (polygons; 1 without a pixel are not in it), classes.txt"
-    assert output.finish().endswith(f"the drawn images, {listed}")
+    assert message.endswith(f"written to {tmp_path}: {listed}")
 
 
 def test_boxes_alone_give_no_segments(tmp_path: Path) -> None:
     output = DetectionOutput(tmp_path, CLASSES, ["yolo"])
-    output.add(1, Path("none.jpg"), given([[0, 0, 1, 1]] * 2, [0, 0])[:0])
-    assert output.finish().endswith("the drawn images, labels/ (YOLO text), classes.txt")
+    message = write_one(output, "none.jpg", given([[0, 0, 1, 1]] * 2, [0, 0])[:0])
+    assert message.endswith(f"written to {tmp_path}: labels/ (YOLO text), classes.txt")
     assert written(tmp_path) == ["classes.txt", "labels/none.txt"]
     assert (tmp_path / "labels" / "none.txt").read_text() == ""
 
@@ -244,7 +253,7 @@ def test_two_images_have_two_files(predictor: Predictor, images: Path, tmp_path:
     assert str(caught.value).endswith(f"{both}; rename one of them, or predict them into different --out folders")
     assert not (tmp_path / "out").exists()
     for _ in range(2):  # which knows them apart, and replaces the files of the last run
-        predict_files(predictor, [images], tmp_path / "out", formats=["coco"])
+        predict_files(predictor, [images], tmp_path / "out", formats=["coco"], overwrite=True)
 
 
 def test_a_file_that_cannot_be_written_is_one_line(predictor: Predictor, images: Path, tmp_path: Path) -> None:
@@ -257,9 +266,11 @@ def test_a_file_that_cannot_be_written_is_one_line(predictor: Predictor, images:
 
 @pytest.mark.parametrize("text", ["pascal", "coco,", "", "COCO", "coco;voc"])
 def test_an_unknown_format_is_refused(predictor: Predictor, images: Path, tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigError, match="argument --format: expected coco, voc or yolo, or several with commas, got"):
+    with pytest.raises(
+        ConfigError, match=r"argument --format: expected coco, voc, .* or geojson, or several with commas, got"
+    ):
         predict(["a.ckpt", "images", "--out", "out", "--format", text])
-    with pytest.raises(ConfigError, match=f"format: expected one of coco, voc, yolo, got '{text}'"):
+    with pytest.raises(ConfigError, match=f"format: expected one of coco, voc, yolo, .*, geojson, got '{text}'"):
         predict_files(predictor, [images], tmp_path / "out", formats=["coco", text])
     assert not (tmp_path / "out").exists()
 
@@ -360,5 +371,5 @@ def test_all_that_cannot_be_read_is_listed(checkpoint: Path, images: Path, tmp_p
     assert ids <= {image["id"] for image in files}
     for name in names:
         (images / name).unlink()
-    predict(command(checkpoint, images, "--out", out))
+    predict(command(checkpoint, images, "--out", out, "--overwrite"))
     assert not (out / "unreadable.txt").exists()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.cli.predict import predict
+from detseg.cli.deploy.predict import predict
 from detseg.cli.tool import run_tool
 from detseg.draw import class_color
 from detseg.errors import ConfigError, DataError
@@ -52,7 +52,14 @@ def test_overlays_masks_and_the_meaning_of_labels(
 ) -> None:
     out = tmp_path / "out"
     predict_files(segmenter(checkpoint), [images], out, tile=tile)
-    assert written(out) == ["a.png", "classes.json", "day two/a.jpg", "masks/a.png", "masks/day two/a.png"]
+    assert written(out) == [
+        "a.png",
+        "classes.json",
+        "day two/a.jpg",
+        "masks/a.png",
+        "masks/day two/a.png",
+        "results.jsonl",
+    ]
     meaning = json.loads((out / "classes.json").read_text())
     assert [entry["name"] for entry in meaning["classes"]] == list(CLASSES.names)
     assert [entry["label"] for entry in meaning["classes"]] == [0, 1, 2]
@@ -110,7 +117,7 @@ def test_what_cannot_be_written_is_one_line(checkpoint: Path, images: Path, tmp_
 
 
 def test_a_format_is_for_detectors(checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^a format \(voc\) is for detectors, and this is a segmentation model"):
+    with pytest.raises(ConfigError, match=r"^the format voc is for detectors, and this is a segmentation model"):
         predict_files(segmenter(checkpoint), [images], tmp_path / "out", formats=["voc"])
     assert not (tmp_path / "out").exists()
 
@@ -120,16 +127,16 @@ def test_tool_takes_tiles(checkpoint: Path, images: Path, tmp_path: Path, capsys
         argv = [str(checkpoint), str(images), "--out", str(tmp_path / "out"), "--device", "cpu", *options]
         return run_tool(predict, argv), capsys.readouterr().err
 
-    assert said("--tile", "64", "96", "--overlap", "20") == (0, "")
-    labels = np.array(Image.open(tmp_path / "out" / "masks" / "a.png"))
-    expected = segmenter(checkpoint)(images / "a.png", tile=(64, 96), overlap=20)
-    np.testing.assert_array_equal(labels, expected.labels)
     code, error = said("--tile", "63", "96")
     assert code == 2
     assert error == (
         "error: tile: expected height and width in multiples of 4, the network's coarsest stride, got (63, 96)\n"
     )
-    code, error = said("--overlap", "20")
+    assert said("--tile", "64", "96", "--overlap", "20") == (0, "")  # a mistake leaves no results behind
+    labels = np.array(Image.open(tmp_path / "out" / "masks" / "a.png"))
+    expected = segmenter(checkpoint)(images / "a.png", tile=(64, 96), overlap=20)
+    np.testing.assert_array_equal(labels, expected.labels)
+    code, error = said("--overlap", "20", "--overwrite")
     assert code == 2
     assert error.startswith("error: overlap: belongs to tiles")
     assert error.count("\n") == 1

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from detseg.checkpoint import read_raw_checkpoint
+from detseg.cli.deploy.export_weights import export_weights
+from detseg.cli.deploy.predict import predict
 from detseg.cli.evaluation.evaluate import evaluate
-from detseg.cli.export_weights import export_weights
-from detseg.cli.predict import predict
 from detseg.cli.train import train
 from detseg.errors import CheckpointError, DetsegError
 from detseg.factory.torchvision_weights import TORCHVISION_WEIGHTS, load_torchvision_weights, weights_path

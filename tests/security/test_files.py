@@ -14,7 +14,7 @@ import cv2
 import pytest
 from PIL import ImageFile
 
-from detseg.cli.predict import predict
+from detseg.cli.deploy.predict import predict
 from detseg.data.download import unpack_tar
 from detseg.data.images.masks import MaskEncoding, read_mask
 from detseg.data.images.read import read_image, read_image_hw

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from detseg.cli.deploy.predict import predict
 from detseg.cli.evaluation.evaluate import evaluate
-from detseg.cli.predict import predict
 from detseg.cli.train import train
 from detseg.config.load import config_from_dict, load_config
 from detseg.errors import ConfigError

@@ -19,7 +19,7 @@ import pytest
 from detseg.data.formats.voc import read_voc_xml
 from detseg.errors import DataError
 from detseg.predict import Detections
-from detseg.predict.files import DetectionOutput
+from detseg.predict.outputs import DetectionOutput, ImageFile
 from detseg.structures import ClassTable
 from tests.security.watched import LABELS
 
@@ -114,10 +114,15 @@ def found(label: int = 0) -> Detections:
     return Detections(box, np.ones(1, np.float32), np.array([label]), ClassTable(LABELS), image=image)
 
 
+def write_one(output: DetectionOutput, name: str, found: Detections) -> None:
+    image = ImageFile(1, Path(name), Path(name))
+    output.write([(image, output.entry(image, found))])
+
+
 @pytest.mark.parametrize("label", range(len(LABELS)))
 def test_xml_is_escaped(label: int, tmp_path: Path) -> None:
     export = DetectionOutput(tmp_path, ClassTable(LABELS), ["voc"])
-    export.add(1, Path("a <b> & 'c'.png"), found(label))
+    write_one(export, "a <b> & 'c'.png", found(label))
     (file,) = (tmp_path / "annotations").iterdir()
     assert "<script>" not in file.read_text()
     root = ET.parse(file).getroot()
@@ -129,9 +134,8 @@ def test_xml_is_escaped(label: int, tmp_path: Path) -> None:
 def test_names_that_xml_cannot_say_are_one_line(name: str, tmp_path: Path) -> None:
     export = DetectionOutput(tmp_path, ClassTable(LABELS), ["voc"])
     with pytest.raises(DataError, match=r"XML has no place for some of the characters of .*; rename the image"):
-        export.add(1, Path(name), found())
+        export.files(Path(name))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     coco = DetectionOutput(tmp_path, ClassTable(LABELS), ["coco"])
-    coco.add(1, Path(name), found())
-    coco.finish()
+    write_one(coco, name, found())
     assert json.loads((tmp_path / "images.json").read_text())["images"][0]["file_name"] == name

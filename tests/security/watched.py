@@ -47,9 +47,9 @@ def main(folder: Path) -> None:
     for package in (detseg, tools):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)
+    from detseg.cli.deploy.export_weights import export_weights
+    from detseg.cli.deploy.predict import predict
     from detseg.cli.evaluation.evaluate import evaluate
-    from detseg.cli.export_weights import export_weights
-    from detseg.cli.predict import predict
     from detseg.cli.tool import run_tool
     from detseg.cli.train import train
     from tests.tiny import CLASSES, write_config, write_ellipses

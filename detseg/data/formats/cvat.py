@@ -257,28 +257,45 @@ def _number(element: ET.Element, key: str, default: str | None = None) -> float:
 def write_cvat(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
     """Write ``annotations.xml`` of all splits, as subsets, and ``images/SPLIT``; see `WRITERS`."""
     losses, classes = Losses("CVAT"), next(iter(splits.values())).classes
-    root = ET.Element("annotations")
-    ET.SubElement(root, "version").text = "1.1"
-    labels = ET.SubElement(ET.SubElement(ET.SubElement(root, "meta"), "project"), "labels")
-    for name in classes.names:
-        label = ET.SubElement(labels, "label")
-        ET.SubElement(label, "name").text = _text("class", name)
-        attributes = ET.SubElement(label, "attributes")
-        for flag in FLAGS:
-            attribute = ET.SubElement(attributes, "attribute")
-            values = {"name": flag, "mutable": "False", "input_type": "checkbox"}
-            for tag, text in (values | {"default_value": "false", "values": "false"}).items():
-                ET.SubElement(attribute, tag).text = text
-    for number, image in enumerate(copy_images(splits, target, "images/{}", link, losses)):
-        values = {"id": str(number), "name": _text("image", image.name), "subset": _text("split", image.split)}
-        sides = {"width": str(image.hw[1]), "height": str(image.hw[0])}
-        element = ET.SubElement(root, "image", values | sides)
+    file = CvatFile(classes.names)
+    for image in copy_images(splits, target, "images/{}", link, losses):
+        element = file.add_image(image.name, image.hw, image.split)
         for k, stated in enumerate(image.objects, start=1):
-            _write(element, stated, classes.names[stated.label], k, image.hw, losses)
-    ET.indent(root)
-    with write_errors(target / _FILE):
-        ET.ElementTree(root).write(target / _FILE, encoding="utf-8", xml_declaration=True)
+            add_cvat_object(element, stated, classes.names[stated.label], k, image.hw, losses)
+    file.write(target / _FILE)
     return losses.lines()
+
+
+class CvatFile:
+    """The content of an XML file, to which images are added one by one. DataError: XML cannot hold a class name."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._root = ET.Element("annotations")
+        self._num_images = 0
+        ET.SubElement(self._root, "version").text = "1.1"
+        labels = ET.SubElement(ET.SubElement(ET.SubElement(self._root, "meta"), "project"), "labels")
+        for name in names:
+            label = ET.SubElement(labels, "label")
+            ET.SubElement(label, "name").text = _text("class", name)
+            attributes = ET.SubElement(label, "attributes")
+            for flag in FLAGS:
+                attribute = ET.SubElement(attributes, "attribute")
+                values = {"name": flag, "mutable": "False", "input_type": "checkbox"}
+                for tag, text in (values | {"default_value": "false", "values": "false"}).items():
+                    ET.SubElement(attribute, tag).text = text
+
+    def add_image(self, name: str, hw: tuple[int, int], subset: str | None = None) -> ET.Element:
+        """The element of one more image, without objects. DataError: XML cannot hold its name."""
+        values = {"id": str(self._num_images), "name": _text("image", name)}
+        values |= {} if subset is None else {"subset": _text("split", subset)}
+        self._num_images += 1
+        return ET.SubElement(self._root, "image", values | {"width": str(hw[1]), "height": str(hw[0])})
+
+    def write(self, path: Path) -> None:
+        """Write the file. DataError: it could not be written."""
+        ET.indent(self._root)
+        with write_errors(path):
+            ET.ElementTree(self._root).write(path, encoding="utf-8", xml_declaration=True)
 
 
 def _text(what: str, text: str) -> str:
@@ -289,9 +306,17 @@ def _text(what: str, text: str) -> str:
     return text
 
 
-def _write(
-    image: ET.Element, stated: StatedObject, name: str, number: int, hw: tuple[int, int], losses: Losses
+def add_cvat_object(
+    image: ET.Element,
+    stated: StatedObject,
+    name: str,
+    number: int,
+    hw: tuple[int, int],
+    losses: Losses,
+    source: str = "manual",
 ) -> None:
+    """Add an object of class ``name``, the one of that ``number`` in the image, to the element of the image, of height
+    and width ``hw``; ``source``: who drew it, ``manual`` or ``auto``."""
     outline, bounds = losses.outline_of(stated, hw)
     shapes: list[tuple[str, dict[str, str]]] = []
     if outline is None:
@@ -309,7 +334,7 @@ def _write(
             points = ";".join(f"{x!r},{y!r}" for x, y in zip(polygon[::2], polygon[1::2], strict=True))
             shapes.append(("polygon", {"points": points} | group))
     for tag, values in shapes:
-        common = {"label": name, "source": "manual", "occluded": "0"}
+        common = {"label": name, "source": source, "occluded": "0"}
         shape = ET.SubElement(image, tag, common | values | {"z_order": "0"})
         for flag in stated.flags:
             ET.SubElement(shape, "attribute", name=flag).text = "true"

@@ -335,21 +335,35 @@ def _decoded(text: Any, hw: tuple[int, int]) -> BoolArray:
 def write_labelme(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
     """Write a folder of images and JSON files for each split, and ``labels.txt``; see `WRITERS`."""
     losses, classes = Losses("LabelMe"), next(iter(splits.values())).classes
-    for name in set(NO_CLASSES) & set(classes.names):
-        raise DataError(f"the class name {shown(name)}: LabelMe's mark for what is no class; rename it by data.classes")
+    check_labelme_names(classes.names)
     for image in copy_images(splits, target, "{}", link, losses, lambda name: Path(name).with_suffix(".json")):
         shapes = []
         for number, stated in enumerate(image.objects, start=1):
-            shapes += _written(stated, classes.names[stated.label], number, image.hw, losses)
-        content: dict[str, Any] = {"version": _VERSION, "flags": {}, "shapes": shapes, "imagePath": image.path.name}
-        content |= {"imageData": None, "imageHeight": image.hw[0], "imageWidth": image.hw[1]}
-        write_text(image.path.with_suffix(".json"), json.dumps(content, indent=1))
+            shapes += labelme_shapes(stated, classes.names[stated.label], number, image.hw, losses)
+        write_labelme_file(image.path.with_suffix(".json"), image.path.name, image.hw, shapes)
     write_text(target / _LABELS, "".join(f"{name}\n" for name in classes.names))
     return losses.lines()
 
 
-def _written(stated: StatedObject, name: str, number: int, hw: tuple[int, int], losses: Losses) -> list[dict[str, Any]]:
-    """The shapes of an object: several of one group, if it has several polygons."""
+def check_labelme_names(names: Sequence[str]) -> None:
+    """Raise a DataError for names of classes that LabelMe takes for none."""
+    for name in set(NO_CLASSES) & set(names):
+        raise DataError(f"the class name {shown(name)}: LabelMe's mark for what is no class; rename it by data.classes")
+
+
+def write_labelme_file(path: Path, image: str, hw: tuple[int, int], shapes: list[dict[str, Any]]) -> None:
+    """Write the file of an image with shapes; ``image`` is its path relative to the file, which LabelMe opens. A
+    DataError if it cannot be written."""
+    content: dict[str, Any] = {"version": _VERSION, "flags": {}, "shapes": shapes, "imagePath": image}
+    content |= {"imageData": None, "imageHeight": hw[0], "imageWidth": hw[1]}
+    write_text(path, json.dumps(content, indent=1))
+
+
+def labelme_shapes(
+    stated: StatedObject, name: str, number: int, hw: tuple[int, int], losses: Losses
+) -> list[dict[str, Any]]:
+    """The shapes of an object of class ``name`` in an image of height and width ``hw``: several of one group, its
+    ``number`` in the image, if it has several polygons."""
     outline, bounds = losses.outline_of(stated, hw)
     shape = {"label": name, "group_id": None, "description": "", "flags": dict.fromkeys(stated.flags, True)}
     if outline is None:

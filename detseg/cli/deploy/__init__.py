@@ -1,0 +1,1 @@
+"""The sub-commands that put a trained model to use."""

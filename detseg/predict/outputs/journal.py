@@ -1,0 +1,313 @@
+"""The journal of a run over files: JSON lines, one an image, whole after each; and how several processes share a run.
+
+The first line says what made the results. A process that is killed leaves at most one line torn, which counts for
+nothing. Each of several processes appends to a file of its own, and the first one, which waits for the others, joins
+them in the order of the images: what it reads then is the same whoever predicted what, and when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from detseg.atomic_write import atomic_write, write_errors
+from detseg.errors import ConfigError, DataError, DetsegError
+from detseg.messages import counted, shown
+from detseg.predict.outputs.output import Entry, ImageFile
+
+logger = logging.getLogger("detseg")
+
+JOURNAL = "results.jsonl"
+_VERSION = 1
+_BEATS = 10  # signs of life in the patience of a share
+_POLL = 0.2  # seconds between two looks at the journals of others
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of one process in a run: whole batches in turn, so that a batch has the same images as in one process.
+
+    Attributes:
+        rank: of this process, from 0; the first one writes the files of all.
+        num: processes.
+        patience: seconds without a sign of life after which the first process takes another one for dead.
+    """
+
+    rank: int = 0
+    num: int = 1
+    patience: float = 120.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.num:
+            raise ConfigError(
+                f"RANK: expected 0 to {self.num - 1}, of WORLD_SIZE={self.num} processes, got {self.rank}"
+            )
+
+
+class Journal:
+    """The results of a run in ``out``; a context, in which they are appended.
+
+    Args:
+        out: the folder.
+        images: all images of the run, of all processes.
+        settings: what the results depend on, ready for JSON; a journal of others is not resumed.
+        share: of this process.
+        batch_size: images that a process takes at a time.
+    """
+
+    def __init__(
+        self, out: Path, images: Sequence[ImageFile], settings: dict[str, Any], share: Share, batch_size: int
+    ) -> None:
+        names = "\n".join(image.name.as_posix() for image in images).encode("utf-8", "surrogatepass")
+        of_images = {"images": f"{len(images)} of names {hashlib.sha256(names).hexdigest()[:16]}"}
+        self.path = out / JOURNAL
+        self._own = self.path if share.num == 1 else _part(out, share.rank)
+        self._out, self._images, self._share, self._batch_size = out, images, share, batch_size
+        self._settings: dict[str, Any] = json.loads(json.dumps(settings | of_images))
+        self._lines: dict[int, tuple[Path, int]] = {}  # number of the image → where its line begins
+        self._errors: dict[int, str] = {}
+        self._read: dict[Path, int] = {}  # bytes that are read of each file
+        self._file: IO[bytes] | None = None
+        self._ended = threading.Event()
+
+    def open(self, resume: bool, overwrite: bool) -> None:
+        """Begin the journal, or resume what is there.
+
+        Raises:
+            DataError: there is one, and it is not to be resumed or replaced; it was made with other settings; a file of
+                this name is something else; it could not be written.
+        """
+        there = self._files()
+        if not resume:
+            # Of several processes another one may have begun already.
+            there = [path for path in there if self._share.num == 1 or path in self._of_earlier_runs()]
+            there = [path for path in there if _has_results(path)]
+        for path in there:
+            settings = _header(path)
+            if resume and settings is not None:
+                self._check_settings(path, settings)
+        if there and not resume:
+            self._replace(there, overwrite)
+        elif resume:
+            self._scan()
+            if self._share.num == 1:
+                self._errors.clear()  # what could not be read may have been repaired
+        with write_errors(self._own):
+            self._file = self._own.open("ab")
+            self._file.truncate(self._read.get(self._own, 0))
+            self._file.seek(0, os.SEEK_END)  # or tell() would count what was cut off
+            if not self._read.get(self._own, 0):
+                self._append({"detseg_results": _VERSION, "settings": self._settings})
+        if self._share.num > 1:
+            threading.Thread(target=self._show_life, daemon=True).start()
+
+    def exists(self) -> bool:
+        """Whether there is one already, of any process."""
+        return bool(self._files())
+
+    def _files(self) -> list[Path]:
+        return [path for path in (self.path, *sorted(self._out.glob("results.*.jsonl"))) if path.is_file()]
+
+    def _of_earlier_runs(self) -> set[Path]:
+        others = sorted(self._out.glob("results.*.jsonl")) if self._share.rank == 0 else []
+        parts = {_part(self._out, rank) for rank in range(1, self._share.num)}
+        return {self.path, self._own, *(path for path in others if path not in parts)}
+
+    def _replace(self, there: Sequence[Path], overwrite: bool) -> None:
+        what = f"{there[0]}: holds results of an earlier run"
+        if self._share.num > 1:
+            fix = "remove it (several processes do not know whose it is), or choose another --out"
+            raise DataError(f"{what}; resume that with --resume, {fix}")
+        if not overwrite:
+            raise DataError(f"{what}; resume that with --resume, replace it with --overwrite, or choose another --out")
+        for path in there:
+            path.unlink()
+
+    def _check_settings(self, path: Path, settings: dict[str, Any]) -> None:
+        keys = dict.fromkeys([*self._settings, *settings])
+        wrong = [key for key in keys if self._settings.get(key) != settings.get(key)]
+        if wrong:
+            changes = ", ".join(
+                f"{key} {shown(settings.get(key))}, now {shown(self._settings.get(key))}" for key in wrong
+            )
+            fix = "resume with those settings, begin anew with --overwrite, or choose another --out"
+            raise DataError(f"{path}: was made with other settings ({changes}); {fix}")
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the appending."""
+        self._ended.set()
+        if self._file is not None:
+            with suppress(OSError):  # of a full disk, which was said before
+                self._file.close()
+
+    @property
+    def num_done(self) -> int:
+        """Images whose result is known to this process, or that could not be read."""
+        return len(self._lines) + len(self._errors)
+
+    @property
+    def errors(self) -> list[str]:
+        """Why images could not be read, in their order."""
+        return [self._errors[number] for number in sorted(self._errors)]
+
+    def has(self, image: ImageFile) -> bool:
+        """Whether an image is done."""
+        return image.number in self._lines or image.number in self._errors
+
+    def add(self, image: ImageFile, entry: Entry) -> None:
+        """Append the result of an image. DataError: it could not be written."""
+        start = self._append({"number": image.number, "file_name": image.name.as_posix()} | entry)
+        self._lines[image.number] = self._own, start
+
+    def add_error(self, image: ImageFile, error: DataError) -> None:
+        """Append why an image cannot be read. DataError: as of ``add``."""
+        self._append({"number": image.number, "file_name": image.name.as_posix(), "error": str(error)})
+        self._errors[image.number] = str(error)
+
+    def _append(self, content: dict[str, Any]) -> int:
+        assert self._file is not None
+        with write_errors(self._own):
+            start = self._file.tell()
+            self._file.write(json.dumps(content).encode("ascii") + b"\n")
+            self._file.flush()
+        self._read[self._own] = self._file.tell()
+        return start
+
+    def entries(self) -> Iterator[tuple[ImageFile, Entry]]:
+        """The results so far of all processes, in the order of the images."""
+        for number, line in self._sorted_lines():
+            entry = json.loads(line)
+            del entry["number"], entry["file_name"]
+            yield self._images[number - 1], entry
+
+    def _sorted_lines(self) -> Iterator[tuple[int, bytes]]:
+        with ExitStack() as stack:
+            files = {path: stack.enter_context(path.open("rb")) for path in {path for path, _ in self._lines.values()}}
+            for number, (path, start) in sorted(self._lines.items()):
+                files[path].seek(start)
+                yield number, files[path].readline()
+
+    def wait(self) -> None:
+        """Until all images of all processes are done. DetsegError: a process died, or has never begun."""
+        seen: dict[int, tuple[float, float]] = {}  # rank → its last sign of life, and when it was seen here
+        while True:
+            self._scan()
+            missing = {self._rank_of(image) for image in self._images if not self.has(image)}
+            for rank in missing:
+                try:
+                    sign = _part(self._out, rank).stat().st_mtime
+                except OSError:
+                    sign = 0.0
+                if rank not in seen or seen[rank][0] != sign:
+                    seen[rank] = sign, time.monotonic()
+                elif time.monotonic() - seen[rank][1] > self._share.patience:
+                    what = f"process {rank} of {self._share.num} has died or has not begun"
+                    raise DetsegError(
+                        f"{what}: no sign of life for {self._share.patience:g} seconds; {self.progress()}"
+                    )
+            if not missing:
+                return
+            time.sleep(_POLL)
+
+    def refresh(self) -> None:
+        """Read what other processes have done meanwhile."""
+        if self._share.num > 1:
+            self._scan()
+
+    def progress(self) -> str:
+        """How far the run is, and how to get on, for messages."""
+        what = f"{self.num_done} of {counted(len(self._images), 'image')} are in {self._out}"
+        return f"{what}; the same command with --resume does the others"
+
+    def finish(self) -> None:
+        """Join all files to one, in the order of the images and without those that could not be read."""
+        self.close()
+        with write_errors(self.path), atomic_write(self.path) as file:
+            file.write(json.dumps({"detseg_results": _VERSION, "settings": self._settings}).encode("ascii") + b"\n")
+            for _, line in self._sorted_lines():
+                file.write(line)
+        for path in self._out.glob("results.*.jsonl"):
+            path.unlink()
+
+    def _rank_of(self, image: ImageFile) -> int:
+        return (image.number - 1) // self._batch_size % self._share.num
+
+    def _scan(self) -> None:
+        """Read what is new in all files."""
+        for path in self._files():
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                start = self._read.get(path, 0)
+                file.seek(start)
+                for line in file:
+                    if not line.endswith(b"\n"):  # torn, or being written
+                        break
+                    if start:  # the first one is the header
+                        self._take(path, start, line)
+                    start += len(line)
+                self._read[path] = start
+
+    def _take(self, path: Path, start: int, line: bytes) -> None:
+        try:
+            content = json.loads(line)
+            number = content["number"]
+            is_ours = self._images[number - 1].number == number
+        except (ValueError, KeyError, TypeError, IndexError):
+            is_ours = False
+        if not is_ours:
+            what = f"{path}: the line that begins at byte {start} is damaged"
+            raise DataError(f"{what}; begin anew with --overwrite, or choose another --out")
+        if "error" in content:
+            self._errors[number] = content["error"]
+        else:
+            self._lines[number] = path, start
+            self._errors.pop(number, None)
+
+    def _show_life(self) -> None:
+        while not self._ended.wait(self._share.patience / _BEATS):
+            with suppress(OSError):
+                os.utime(self._own)
+
+
+def _part(out: Path, rank: int) -> Path:
+    return out / f"results.{rank}.jsonl"
+
+
+def _has_results(path: Path) -> bool:
+    """Whether there is a line for an image, or something that is no journal; a mistake in an option leaves none."""
+    with path.open("rb") as file:
+        file.readline()
+        return _header(path) is not None and bool(file.readline())
+
+
+def _header(path: Path) -> dict[str, Any] | None:
+    """The settings of a journal; None of one whose first line is torn. DataError: it is none."""
+    with path.open("rb") as file:
+        line = file.readline()
+    if not line.endswith(b"\n") and (not line or line.startswith(b'{"detseg_results"')):
+        return None
+    try:
+        content = json.loads(line)
+        version, settings = content["detseg_results"], content["settings"]
+    except (ValueError, KeyError, TypeError):
+        version = settings = None
+    if not isinstance(settings, dict):
+        raise DataError(f"{path}: is no file of results that detseg predict wrote; choose another --out")
+    if version != _VERSION:
+        raise DataError(f"{path}: was written by another version of detseg; remove it, or choose another --out")
+    return settings

@@ -1,0 +1,61 @@
+"""What a kind of results (detections, label maps) has to say for a run over files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from detseg.atomic_write import atomic_write, write_errors
+
+Entry: TypeAlias = dict[str, Any]
+"""What the journal keeps of the result of one image: plain values, ready for JSON."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image of a run.
+
+    Attributes:
+        number: its id in files of results, from 1, in the order of the run.
+        path: where it is read.
+        name: its path relative to the folder that it was found in, by which it is known in all that is written.
+    """
+
+    number: int
+    path: Path
+    name: Path
+
+
+class Output(ABC):
+    """The results of one kind.
+
+    ``entry`` is called for each image when it is predicted, in any process; ``write`` once, with the entries of all
+    images, so that the files do not depend on which process predicted what, nor when.
+    """
+
+    @abstractmethod
+    def files(self, image: Path) -> list[Path]:
+        """The files for one image, by its name. DataError: a format has no place for its name."""
+
+    @abstractmethod
+    def must_not_exist(self, images: Sequence[Path]) -> list[Path]:
+        """Files that are replaced only on request, since a person may have made them."""
+
+    @abstractmethod
+    def entry(self, image: ImageFile, found: Any) -> Entry:
+        """What the journal keeps; what it has no room for (label maps) is written now. DataError: it cannot be."""
+
+    @abstractmethod
+    def write(self, entries: Iterable[tuple[ImageFile, Entry]], also: Sequence[str] = ()) -> str:
+        """Write all other files; returns what to tell the user, who has ``also`` got something else. DataError: a file
+        could not be written."""
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all; names of files that are no UTF-8 stay as the system has them. DataError:
+    it could not be written."""
+    with write_errors(path), atomic_write(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.write(text)

@@ -1,0 +1,140 @@
+"""One process of a prediction over files: read ahead, predict, keep each result, write the files at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rich.progress import track
+
+from detseg.errors import DataError
+from detseg.memory import MemoryErrors
+from detseg.messages import console
+from detseg.predict.interface import ImagePredictor
+from detseg.predict.outputs import ImageFile, Journal, Output, Share
+from detseg.predict.refine import Refinement
+from detseg.structures import UInt8Array
+
+logger = logging.getLogger("detseg")
+
+MEMORY_ADVICE = "take smaller tiles (--tile, segmentation only), or a device with more memory (--device)"
+
+_Batch: TypeAlias = Sequence[ImageFile]
+_Read: TypeAlias = list[UInt8Array | DataError]
+
+
+class FileRun:
+    """The images of a run that this process predicts for, and what all processes found.
+
+    Batches are the same whatever was done before and however many processes there are, since the last bits of a
+    network's numbers may depend on what else is in a batch.
+
+    Args:
+        predictor: of any kind.
+        images: of all processes.
+        output: what is written.
+        journal: open.
+        share: of this process.
+        batch_size: images at a time.
+        pictures: where the drawn copy of each image goes; None: there are none.
+        refine: what is kept of a result.
+        options: of the predictor's call.
+    """
+
+    def __init__(
+        self,
+        predictor: ImagePredictor[Any],
+        images: Sequence[ImageFile],
+        output: Output,
+        journal: Journal,
+        share: Share,
+        batch_size: int,
+        pictures: Sequence[Path] | None,
+        refine: Refinement,
+        options: dict[str, Any],
+    ) -> None:
+        self._predictor, self._images, self._output, self._journal = predictor, images, output, journal
+        self._share, self._batch_size, self._pictures = share, batch_size, pictures
+        self._refine, self._options = refine, options
+
+    def predict(self) -> None:
+        """Predict for the images of this process that are not done. DetsegError: memory ran out, or a file could not be
+        written; what was done before is kept."""
+        batches = [self._images[i : i + self._batch_size] for i in range(0, len(self._images), self._batch_size)]
+        own = batches[self._share.rank :: self._share.num]
+        to_do = [batch for batch in own if not all(map(self._journal.has, batch))]
+        with MemoryErrors(MEMORY_ADVICE) as errors:
+            shown = track(
+                self._read_ahead(to_do), "predicting", len(to_do), console=console, disable=self._share.rank > 0
+            )
+            for batch, reading in shown:
+                errors.doing = f"predicting for {batch[0].path}"
+                self._predict_batch(batch, reading.result())
+
+    def _read_ahead(self, batches: Sequence[_Batch]) -> Iterator[tuple[_Batch, Future[_Read]]]:
+        """Each batch, while a thread reads the next one."""
+        pool = ThreadPoolExecutor(1)
+        try:
+            reading: deque[tuple[_Batch, Future[_Read]]] = deque()
+            for batch in batches:
+                reading.append((batch, pool.submit(self._read, batch)))
+                if len(reading) > 1:
+                    yield reading.popleft()
+            yield from reading
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read(self, batch: _Batch) -> _Read:
+        arrays: _Read = []
+        for image in batch:
+            try:
+                arrays.append(self._predictor.read(image.path))
+            except DataError as error:  # the other images are done all the same
+                arrays.append(error)
+        return arrays
+
+    def _predict_batch(self, batch: _Batch, arrays: _Read) -> None:
+        readable: list[tuple[ImageFile, UInt8Array]] = []
+        for image, array in zip(batch, arrays, strict=True):
+            if not isinstance(array, DataError):
+                readable.append((image, array))
+            elif not self._journal.has(image):
+                self._journal.add_error(image, array)
+        if all(self._journal.has(image) for image, _ in readable):
+            return
+        results = self._predictor([array for _, array in readable], batch_size=self._batch_size, **self._options)
+        for (image, _), result in zip(readable, results, strict=True):
+            if self._journal.has(image):
+                continue
+            found = self._refine(result)
+            entry = self._output.entry(image, found)
+            if self._pictures is not None:
+                found.save(self._pictures[image.number - 1])
+            self._journal.add(image, entry)  # last: what is in the journal is whole
+
+    def finish(self) -> None:
+        """The first process waits for the others, and writes the files of all. DetsegError: another process died, or a
+        file could not be written."""
+        if self._share.rank > 0:
+            self._journal.close()
+            logger.info(f"process {self._share.rank} of {self._share.num} has done its images")
+            return
+        if self._share.num > 1:
+            self._journal.wait()
+        self._write()
+        self._journal.finish()
+
+    def interrupted(self) -> None:
+        """The first process writes the files of what is done, and says how far that is."""
+        if self._share.rank == 0:
+            self._journal.refresh()
+            logger.info(f"interrupted: {self._journal.progress()}")
+            self._write()
+
+    def _write(self) -> None:
+        also = [] if self._pictures is None else ["the drawn images"]
+        logger.info(self._output.write(self._journal.entries(), also))

@@ -1,0 +1,318 @@
+"""Runs that are interrupted and resumed, or done by several processes, write what an undisturbed one writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from torch import Tensor
+
+from detseg.cli.deploy.predict import predict
+from detseg.errors import DataError, DetsegError
+from detseg.predict import Predictor, SegmentationPredictor
+from detseg.predict.files import predict_files
+from detseg.predict.outputs import Share
+from detseg.structures import ClassTable
+from tests.cli.mistakes import said
+from tests.predict.networks import FoundMasks, noise, two_levels, write_rcnn
+
+CLASSES = ClassTable(("sky & sea", "road", "car"), (5, 7, 90))
+REGIONS = torch.tensor([[10.0, 20, 50, 44], [-12.5, 3, 34, 40], [60, 30, 90, 80]])
+NUM_IMAGES = 9
+ALL = ["coco", "voc", "yolo", "labelme", "cvat", "csv", "geojson"]
+Files = dict[str, bytes]
+
+
+class Interrupted(FoundMasks):
+    """Finds masks, and counts the images; ``stop`` is called with their number before each batch."""
+
+    def __init__(self, stop: Callable[[int], None] = lambda num: None) -> None:
+        super().__init__(REGIONS)
+        self.stop, self.num = stop, 0
+
+    def predict(self, images: Tensor) -> Any:
+        self.stop(self.num)
+        self.num += len(images)
+        return super().predict(images)
+
+
+def ctrl_c(after: int) -> Callable[[int], None]:
+    def stop(num: int) -> None:
+        if num >= after:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def detector(stop: Callable[[int], None] = lambda num: None) -> tuple[Predictor, Any]:
+    predictor = Predictor(Interrupted(stop).eval(), CLASSES, (64, 96))
+    return predictor, predictor.model
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(NUM_IMAGES):
+        cv2.imwrite(str(folder / f"{i}.png"), noise(30 + i, 40))
+    return folder
+
+
+def content_of(out: Path) -> Files:
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def lines_of(journal: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in journal.read_text().splitlines()[1:]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_interrupted_and_resumed(
+    images: Path, tmp_path: Path, batch_size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: dict[str, Any] = {"formats": ALL, "batch_size": batch_size}
+    predict_files(detector()[0], [images], tmp_path / "whole", **options)
+    predictor, network = detector(ctrl_c(after=4))
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(predictor, [images], tmp_path / "out", **options)
+    assert network.num == 4
+    out = capsys.readouterr().out
+    assert (
+        f"interrupted: 4 of 9 images are in {tmp_path / 'out'}; the same command with --resume does the others" in out
+    )
+    assert [line["file_name"] for line in lines_of(tmp_path / "out" / "results.jsonl")] == [
+        f"{i}.png" for i in range(4)
+    ]
+    written = json.loads((tmp_path / "out" / "images.json").read_text())["images"]
+    assert [image["id"] for image in written] == [1, 2, 3, 4]  # the formats are whole, too
+    assert (tmp_path / "out" / "annotations" / "3.xml").exists()
+    with (tmp_path / "out" / "results.jsonl").open("ab") as file:
+        file.write(b'{"number": 5, "file_name": "4.png", "hei')  # a kill in the middle of a line
+    predictor, network = detector()
+    predict_files(predictor, [images], tmp_path / "out", resume=True, **options)
+    assert network.num == NUM_IMAGES - 4
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+    predict_files(predictor, [images], tmp_path / "out", resume=True, **options)  # nothing is left to do
+    assert network.num == NUM_IMAGES - 4
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def test_a_batch_that_was_half_done_is_predicted_as_a_whole(images: Path, tmp_path: Path) -> None:
+    predict_files(detector()[0], [images], tmp_path / "out", batch_size=4)
+    journal = tmp_path / "out" / "results.jsonl"
+    before = content_of(tmp_path / "out")
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:7]))  # header, 4 + 2 images
+    predictor, network = detector()
+    predict_files(predictor, [images], tmp_path / "out", batch_size=4, resume=True)
+    assert network.num == 5
+    assert content_of(tmp_path / "out") == before
+
+
+def test_label_maps_are_resumed(images: Path, tmp_path: Path) -> None:
+    predictor = SegmentationPredictor(two_levels(), ClassTable(("sky", "road", "car")), (48, 64))
+    predict_files(predictor, [images], tmp_path / "out", formats=["csv"])
+    before = content_of(tmp_path / "out")
+    journal = tmp_path / "out" / "results.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-300])
+    for name in ("8.png", "masks/8.png", "classes.json"):
+        (tmp_path / "out" / name).unlink()
+    predict_files(predictor, [images], tmp_path / "out", formats=["csv"], resume=True)
+    assert content_of(tmp_path / "out") == before
+
+
+def test_other_formats_of_the_same_results_need_no_model(images: Path, tmp_path: Path) -> None:
+    predict_files(detector()[0], [images], tmp_path / "out")
+    predictor, network = detector()
+    predict_files(predictor, [images], tmp_path / "out", formats=ALL, resume=True)
+    assert network.num == 0
+    predict_files(detector()[0], [images], tmp_path / "whole", formats=ALL)
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def test_results_of_an_earlier_run(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    predict_files(detector()[0], [images], out)
+    before = content_of(out)
+    message = "holds results of an earlier run; resume that with --resume, replace it with --overwrite, or choose anoth"
+    with pytest.raises(DataError, match=message):
+        predict_files(detector()[0], [images], out)
+    for options, what in (
+        ({"batch_size": 2}, "batch_size 1, now 2"),
+        ({"model_id": "new"}, "model '', now 'new'"),
+        ({"pictures": False}, "pictures True, now False"),
+    ):
+        with pytest.raises(
+            DataError, match=rf"results\.jsonl: was made with other settings \({what}\); resume with th"
+        ):
+            predict_files(detector()[0], [images], out, resume=True, **options)
+    with pytest.raises(DataError, match=r"other settings \(images '9 of names .*', now '1 of names .*'\)"):
+        predict_files(detector()[0], [images / "3.png"], out, resume=True)
+    assert content_of(out) == before
+    predict_files(detector()[0], [images], out, overwrite=True)
+    assert content_of(out) == before
+
+
+@pytest.mark.parametrize("text", ["mine\n", '{"number": 1}\n', "[]\n", "mine"])
+def test_a_file_of_the_name_that_is_no_journal(images: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "results.jsonl").write_text(text)
+    for options in ({"resume": True}, {"overwrite": True}, {}):
+        with pytest.raises(DataError, match="is no file of results that detseg predict wrote; choose another --out"):
+            predict_files(detector()[0], [images], tmp_path, **options)
+    assert (tmp_path / "results.jsonl").read_text() == text
+
+
+@pytest.mark.parametrize("line", [b"\0" * 40 + b"\n", b'{"number": 0}\n', b'{"number": 99}\n', b"[]\n"])
+def test_a_damaged_journal(images: Path, tmp_path: Path, line: bytes) -> None:
+    predict_files(detector()[0], [images], tmp_path / "out")
+    with (tmp_path / "out" / "results.jsonl").open("ab") as file:
+        file.write(line)
+    with pytest.raises(DataError, match=r"the line that begins at byte \d+ is damaged; begin anew with --overwrite"):
+        predict_files(detector()[0], [images], tmp_path / "out", resume=True)
+
+
+def test_what_could_not_be_read_is_tried_again(images: Path, tmp_path: Path) -> None:
+    predict_files(detector()[0], [images], tmp_path / "whole", batch_size=2)
+    good = (images / "2.png").read_bytes()
+    (images / "2.png").write_bytes(good[:40])
+    with pytest.raises(DataError, match=r"1 of 9 images were left out: .*2\.png"):
+        predict_files(detector()[0], [images], tmp_path / "out", batch_size=2)
+    assert len(lines_of(tmp_path / "out" / "results.jsonl")) == 8
+    (images / "2.png").write_bytes(good)
+    predictor, network = detector()
+    predict_files(predictor, [images], tmp_path / "out", batch_size=2, resume=True)
+    assert network.num == 2
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def test_a_mistake_while_it_runs_keeps_what_was_done(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(num: int) -> None:
+        if num == 3:
+            raise MemoryError("too much")
+
+    with pytest.raises(DetsegError, match=r"out of memory: predicting for .*3\.png"):
+        predict_files(detector(stop)[0], [images], tmp_path / "out")
+    assert "3 of 9 images are in" in capsys.readouterr().out
+    predict_files(detector()[0], [images], tmp_path / "out", resume=True)
+    assert len(lines_of(tmp_path / "out" / "results.jsonl")) == 9
+
+
+def test_without_pictures(images: Path, tmp_path: Path) -> None:
+    (images / "a.ppm").write_bytes((images / "0.png").read_bytes())
+    predict_files(detector()[0], [images], tmp_path / "out", pictures=False)
+    names = {"detections.json", "detections_masks.json", "images.json", "results.jsonl"}
+    assert set(content_of(tmp_path / "out")) == names
+
+
+def test_files_passed_over_are_in_the_exit_code(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = write_rcnn(tmp_path / "best.ckpt", "faster_rcnn", CLASSES)
+    command = [str(checkpoint), str(images), "--device", "cpu", "--out"]
+    assert said(predict, [*command, str(tmp_path / "one")], capsys) == (0, "")
+    (images / "plan.svg").write_text("<svg/>")
+    code = predict([*command, str(tmp_path / "two")])
+    assert code == 1
+    assert "passed over, since they cannot be read: 1 file (" in capsys.readouterr().out
+    (images / "1.png").write_text("none")
+    code, text = said(predict, [*command, str(tmp_path / "three")], capsys)
+    assert (code, text.count("\n")) == (2, 1)
+
+
+def together(images: Path, out: Path, num: int, ranks: list[int], patience: float = 30, **options: Any) -> list[str]:
+    """Run some of ``num`` processes as threads; returns the errors."""
+    errors: list[str] = []
+
+    def one(rank: int) -> None:
+        try:
+            predict_files(detector()[0], [images], out, share=Share(rank, num, patience), **options)
+        except DetsegError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in ranks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+@pytest.mark.parametrize(("num", "batch_size"), [(2, 1), (2, 2), (3, 1), (12, 1)])
+def test_several_processes_write_what_one_does(images: Path, tmp_path: Path, num: int, batch_size: int) -> None:
+    (images / "5.png").write_text("none")
+    options: dict[str, Any] = {"formats": ALL, "batch_size": batch_size}
+    alone = together(images, tmp_path / "alone", 1, [0], **options)
+    several = together(images, tmp_path / "out", num, list(range(num)), **options)
+    assert alone == several == [alone[0]]
+    assert "1 of 9 images were left out" in alone[0]
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "alone")
+
+
+def test_a_process_that_never_comes_is_an_error_and_the_run_is_resumed(images: Path, tmp_path: Path) -> None:
+    """By both, by one, by three: whatever has been done is not done again."""
+    predict_files(detector()[0], [images], tmp_path / "whole")
+    for name, ranks, num in (("both", [0, 1], 2), ("one", [0], 1), ("three", [0, 1, 2], 3)):
+        out = tmp_path / name
+        (error,) = together(images, out, 2, [0], patience=0.5)
+        what = "process 1 of 2 has died or has not begun: no sign of life for 0.5 seconds"
+        assert error == f"{what}; 5 of 9 images are in {out}; the same command with --resume does the others"
+        (again,) = together(images, out, 2, [0])
+        assert "results.0.jsonl: holds results of an earlier run; resume that with --resume, remove it" in again
+        assert together(images, out, num, ranks, resume=True) == []
+        assert content_of(out) == content_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_killed_processes(images: Path, tmp_path: Path) -> None:
+    """The command itself: ended by SIGTERM and resumed; two processes, of which one is killed, and resumed."""
+    for i in range(NUM_IMAGES, 150):
+        cv2.imwrite(str(images / f"{i}.png"), noise(100, 120 + i % 5))
+    checkpoint = write_rcnn(tmp_path / "best.ckpt", "mask_rcnn", CLASSES)
+
+    def start(out: str, *options: str, **environment: str) -> subprocess.Popen[str]:
+        line = [sys.executable, "-m", "detseg", "predict", str(checkpoint), str(images), "--out", str(tmp_path / out)]
+        line += ["--device", "cpu", "--score", "0", "--format", "coco,yolo", *options]
+        variables = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables)
+
+    def stop(process: subprocess.Popen[str], journal: Path, number: int) -> str:
+        while not journal.exists() or len(journal.read_bytes().splitlines()) < 20:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        return process.communicate()[0]
+
+    def end(process: subprocess.Popen[str]) -> int:
+        process.communicate()
+        return process.returncode
+
+    assert end(start("whole")) == 0
+    whole = content_of(tmp_path / "whole")
+    process = start("out")
+    said_to_user = stop(process, tmp_path / "out" / "results.jsonl", signal.SIGTERM)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert " of 150 images are in " in said_to_user
+    assert 10 < len(json.loads((tmp_path / "out" / "images.json").read_text())["images"]) < 150
+    assert end(start("out", "--resume")) == 0
+    assert content_of(tmp_path / "out") == whole
+    pair = [start("two", RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
+    stop(pair[1], tmp_path / "two" / "results.1.jsonl", signal.SIGKILL)
+    pair[0].send_signal(signal.SIGKILL)  # as torchrun does then
+    assert [end(process) for process in pair] == [-signal.SIGKILL] * 2
+    pair = [start("two", "--resume", RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
+    assert [end(process) for process in pair] == [0, 0]
+    assert content_of(tmp_path / "two") == whole
