@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from detseg.export.networks import network_of
-from detseg.export.runtime.description import KEY, Description
+from detseg.predict.runtime.description import KEY, Description
 from detseg.structures import FloatArray
 
 OPSET = 18

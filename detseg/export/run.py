@@ -24,9 +24,6 @@ from detseg.errors import ConfigError, DetsegError, MissingExtraError
 from detseg.evaluation.run import evaluation_config, open_split_for
 from detseg.export.certificate import Certificate, certify
 from detseg.export.files import onnx_model, with_precision, write_openvino, write_program
-from detseg.export.runtime.description import Description
-from detseg.export.runtime.engines import open_engine
-from detseg.export.runtime.predictor import ExportedPredictor, ExportedSegmentationPredictor, as_floats
 from detseg.factory import load_model
 from detseg.messages import console, messages_on_console
 from detseg.models.acceleration import fuse
@@ -34,6 +31,9 @@ from detseg.models.rcnn.detector import RCNNDetector
 from detseg.models.yolo.detector import YoloDetector
 from detseg.predict import load_predictor
 from detseg.predict.interface import preprocess
+from detseg.predict.runtime.description import Description
+from detseg.predict.runtime.engines import open_engine
+from detseg.predict.runtime.predictor import ExportedPredictor, ExportedSegmentationPredictor, as_floats
 from detseg.tasks import AnyDataset, kind_of
 
 logger = logging.getLogger("detseg")

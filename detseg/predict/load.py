@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detseg.errors import ConfigError, MissingExtraError, path_of
-from detseg.export.runtime.engines import SUFFIXES
 from detseg.predict.interface import ImagePredictor
+from detseg.predict.runtime.engines import SUFFIXES
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ def load_predictor(
     if path.suffix in SUFFIXES:
         if compile or model is not None:
             raise ConfigError(f"{path}: is exported; compile and model are for checkpoints, leave them out")
-        from detseg.export.runtime.predictor import load_exported
+        from detseg.predict.runtime.predictor import load_exported
 
         return load_exported(path, device, score_threshold)
     if find_spec("torch") is None:

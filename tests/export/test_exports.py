@@ -20,10 +20,10 @@ from detseg.cli import main
 from detseg.errors import CheckpointError, ConfigError
 from detseg.export.networks import network_of
 from detseg.export.run import ExportError, export_checkpoint
-from detseg.export.runtime.description import KEY, Description
-from detseg.export.runtime.engines import open_engine
-from detseg.export.runtime.predictor import class_nms
 from detseg.predict import Detections, load_predictor
+from detseg.predict.runtime.description import KEY, Description
+from detseg.predict.runtime.engines import open_engine
+from detseg.predict.runtime.predictor import class_nms
 from detseg.structures import ClassTable
 from tests.models.rcnn.small import small_detector, spread_outputs
 from tests.predict.networks import noise

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from detseg.errors import CheckpointError, ConfigError, MissingExtraError
-from detseg.export.runtime.description import KEY
 from detseg.messages import one_line
+from detseg.predict.runtime.description import KEY
 from detseg.structures import FloatArray
 
 SUFFIXES = (".onnx", ".xml")

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 
 from detseg.errors import ConfigError
-from detseg.export.runtime.description import Description
-from detseg.export.runtime.engines import Engine, Outputs, open_engine
 from detseg.ops.letterbox import Letterbox
 from detseg.ops.masks import paste_grid
 from detseg.predict.interface import ImagePredictor, MapPredictor, ObjectPredictor, check_finite, preprocess
 from detseg.predict.results import Detections, SegmentationMap
+from detseg.predict.runtime.description import Description
+from detseg.predict.runtime.engines import Engine, Outputs, open_engine
 from detseg.predict.tiles import softmax
 from detseg.structures import SCORE_THRESHOLD, FloatArray, InstanceMasks, IntArray, UInt8Array
 
