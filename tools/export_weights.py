@@ -1,4 +1,4 @@
-"""Export weights: `python tools/export_weights.py …` is `detseg export-weights …` (detseg/cli/deploy/export_weights.py)."""
+"""Export weights: `python tools/export_weights.py …` is `detseg export-weights …`."""
 
 import sys
 

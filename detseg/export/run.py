@@ -182,8 +182,7 @@ def _check(form: Format, precision: Precision) -> None:
         raise ConfigError(f"--precision {precision}: --format {form} has no such; take --format {able}")
     needed = (*_PACKAGES[form], *(("nncf",) if precision == "int8" else ()))
     if missing := [name for name in needed if find_spec(name) is None]:
-        extra = "openvino" if form == "openvino" else "onnx"
-        raise MissingExtraError(f'--format {form} needs {", ".join(missing)}: pip install "detseg[{extra}]"')
+        raise MissingExtraError(f'--format {form} needs {", ".join(missing)}: pip install "detseg[export]"')
 
 
 def _write(
