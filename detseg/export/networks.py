@@ -117,7 +117,7 @@ def pooled(pool: MultiScaleRoIAlign, features: list[Tensor], boxes: Tensor, scal
     parts, places = [], []
     for number, (feature, scale) in enumerate(zip(features, scales, strict=True)):
         at = torch.nonzero(level == number)[:, 0]
-        torch._check(len(at) <= _MOST_BOXES)  # else the exporter writes bounds that fit into no integer
+        torch._check(at.shape[0] <= _MOST_BOXES)  # else the exporter writes bounds that fit into no integer
         parts.append(roi_align(feature, rois[at], pool.output_size, scale, pool.sampling_ratio))
         places.append(at)
     return torch.cat(parts)[torch.cat(places).argsort()]

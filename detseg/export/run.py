@@ -140,7 +140,7 @@ def describe(
     task: Any = "instance" if kind.finds_masks else "detection" if kind.finds_objects else "semantic"
     stride = int(max(getattr(model, "neck", model).strides)) if kind.finds_objects else int(model.stride)  # type: ignore[arg-type]
     hw = static_hw or config.data.input_hw
-    if any(side < stride or side % stride for side in hw):
+    if static_hw and any(side < stride or side % stride for side in hw):
         raise ConfigError(f"--static {hw[0]} {hw[1]}: expected multiples of {stride}, the model's coarsest stride")
     limits: dict[str, Any] = {}
     if isinstance(model, YoloDetector):

@@ -51,7 +51,7 @@ def masks(tiny_instances: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> 
 def images_of(run: TinyRun) -> list[Any]:
     """Files, and an image that holds nothing."""
     files = sorted(path for path in run.data_root.rglob("*") if path.suffix in (".png", ".jpg"))
-    photos = [path for path in files if "Segmentation" not in path.parent.name][:5]
+    photos = [path for path in files if "Segmentation" not in path.parent.name][:16]
     return [*photos, noise(40, 90), np.zeros((64, 30, 3), dtype=np.uint8)]
 
 
@@ -68,7 +68,7 @@ def assert_same(one: Detections, other: Detections) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-@pytest.mark.parametrize("threshold", [0.0, 0.4])
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
 def test_a_yolo_finds_the_same(yolo: Path, tiny_run: TinyRun, threshold: float, batch_size: int) -> None:
     images = images_of(tiny_run)
     exported = load_predictor(yolo, score_threshold=threshold)
@@ -272,8 +272,7 @@ def test_files_that_are_no_exports(yolo: Path, tmp_path: Path) -> None:
 
 
 def test_a_description_comes_back() -> None:
-    classes = ClassTable(("cat", "dog"), (7, 9))
-    one = Description(
-        "instance", "mask_rcnn", classes, (64, 96), 1, False, 32, True, 0.05, 0.5, 100, value_range=(0, 4095)
-    )
+    classes, limits = ClassTable(("cat", "dog"), (7, 9)), {"score_threshold": 0.05, "nms_iou": 0.5, "nms": True}
+    more: dict[str, Any] = {**limits, "max_detections": 100, "value_range": (0, 4095), "padding": (0.5, 0.25, 0.125)}
+    one = Description("instance", "mask_rcnn", classes, (64, 96), 1, False, 32, **more)
     assert Description.from_metadata({KEY: one.to_json()}, "") == one

@@ -65,7 +65,9 @@ class Points:
 
 def cell_points(maps: list[Tensor], strides: tuple[int, ...]) -> Points:
     """The cell centres of (B, K, H / s, W / s) maps, one map a stride; cached, so they must not be changed."""
-    return _points(tuple((raw.shape[-2], raw.shape[-1]) for raw in maps), strides, maps[0].device)
+    # What an exporter traces are no tensors that anybody else could use.
+    points = _points.__wrapped__ if torch.compiler.is_compiling() else _points
+    return points(tuple((raw.shape[-2], raw.shape[-1]) for raw in maps), strides, maps[0].device)
 
 
 @lru_cache(maxsize=32)
