@@ -74,6 +74,7 @@ def write_pictures(
         if object_number is not None:
             raise ConfigError(f"object_number: {checkpoint} holds a segmenter; choose a class by its name")
         pictures = _of_classes(predictor, pixels, class_name)
+    assert isinstance(predictor, Predictor | SegmentationPredictor)
     pictures |= _of_network(predictor, pixels, object_sizes)
     for name, picture in pictures.items():
         write_image(folder / name, picture)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.progress import track
 
+from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.evaluation.compare import difference
 from detseg.messages import console
 from detseg.metrics.bootstrap import Samples, detection_samples, segmentation_samples
@@ -128,7 +129,7 @@ def certify(
             own.append((time.perf_counter() - begin) * 1e3)
             if isinstance(evaluator, DetectionEvaluator):
                 evaluator.update(dataset.image_id(index), found, dataset.annotations(index))
-            else:
+            elif isinstance(dataset, SegmentationDataset):
                 evaluator.update(found.labels, dataset.semantic(index))
             results.append(found)
         drift.add(*results)

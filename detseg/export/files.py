@@ -15,7 +15,7 @@ from torch import nn
 
 from detseg.export.networks import network_of
 from detseg.predict.runtime.description import KEY, Description
-from detseg.structures import FloatArray
+from detseg.structures import Float32Array
 
 OPSET = 18
 _MOST_IMAGES, _MOST_CELLS = 4096, 1024  # bounds of what is dynamic, which the exporter wants
@@ -26,7 +26,7 @@ def export_program(model: nn.Module, description: Description) -> torch.export.E
     network, _ = network_of(model)
     hw, stride = description.input_hw, description.stride
     if description.any_size:  # in whole cells, of which the exporter can prove that maps of all strides fit together
-        hw = tuple(-(-side // stride) * stride for side in hw)
+        hw = -(-hw[0] // stride) * stride, -(-hw[1] // stride) * stride
     # Two images, since the exporter takes a size of 1 for a constant.
     example = torch.zeros(description.batch or 2, 3, *hw)
     dynamic: dict[int, Any] = {} if description.batch else {0: torch.export.Dim("batch", min=1, max=_MOST_IMAGES)}
@@ -84,7 +84,7 @@ def _append_nms(graph: Any, description: Description) -> None:
             for place, name in enumerate(names):
                 names[place] = own.get(name, name)
     below = np.nextafter(np.float32(description.score_threshold), np.float32(-1))  # the operator wants more than this
-    constants = {
+    constants: dict[str, np.ndarray[Any, Any]] = {
         "score_threshold": np.array([below], dtype=np.float32),
         "most_of_class": np.array([description.max_detections], dtype=np.int64),
         "nms_iou": np.array([description.nms_iou], dtype=np.float32),
@@ -106,16 +106,19 @@ def _append_nms(graph: Any, description: Description) -> None:
         ]
     )
     del graph.output[:]
-    for name, kind, shape in (
+    outputs: list[tuple[str, int, list[str | int | None]]] = [
         ("boxes", TensorProto.FLOAT, ["detections", 4]),
         ("scores", TensorProto.FLOAT, ["detections"]),
         ("labels", TensorProto.INT64, ["detections"]),
         ("image_indices", TensorProto.INT64, ["detections"]),
-    ):
+    ]
+    for name, kind, shape in outputs:
         graph.output.append(helper.make_tensor_value_info(name, kind, shape))
 
 
-def write_openvino(source: Path, description: Description, path: Path, calibration: Sequence[FloatArray] = ()) -> None:
+def write_openvino(
+    source: Path, description: Description, path: Path, calibration: Sequence[Float32Array] = ()
+) -> None:
     """OpenVINO's ``.xml`` and ``.bin`` of an ONNX file.
 
     Args:

@@ -21,7 +21,6 @@ from detseg.models.rcnn.roi_heads import torchvision_mask_regions
 from detseg.models.yolo.detector import YoloDetector
 
 _SMALLEST_PROPOSAL, _SMALLEST_DETECTION = 1e-3, 1e-2  # pixels, as of the model
-_MOST_BOXES = 1 << 24
 _SMALLEST_LEVEL_STEP = 1e-6  # of torchvision's assignment of boxes to levels
 
 
@@ -114,13 +113,11 @@ def pooled(pool: MultiScaleRoIAlign, features: list[Tensor], boxes: Tensor, scal
     level = torch.floor(pool.canonical_level + torch.log2(size) + _SMALLEST_LEVEL_STEP)
     finest = -torch.log2(torch.tensor(scales[0])).item()
     level = level.clamp(finest, finest + len(scales) - 1) - finest
-    parts, places = [], []
+    found = features[0].new_zeros(len(boxes), features[0].shape[1], *pool.output_size)
     for number, (feature, scale) in enumerate(zip(features, scales, strict=True)):
         at = torch.nonzero(level == number)[:, 0]
-        torch._check(at.shape[0] <= _MOST_BOXES)  # else the exporter writes bounds that fit into no integer
-        parts.append(roi_align(feature, rois[at], pool.output_size, scale, pool.sampling_ratio))
-        places.append(at)
-    return torch.cat(parts)[torch.cat(places).argsort()]
+        found = found.index_copy(0, at, roi_align(feature, rois[at], pool.output_size, scale, pool.sampling_ratio))
+    return found
 
 
 def network_of(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -99,8 +99,9 @@ def export_checkpoint(
     config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
     dataset = open_split_for(config, split, contents.classes, checkpoint)
     precise = run_checkpoint(checkpoint)
-    path = out or run_dir_of(precise) / "export" / f"{precise.stem}{'' if precision == 'fp32' else f'_{precision}'}"
-    path = path if path.suffix == SUFFIX[form] else path.with_name(path.name + SUFFIX[form])
+    path = out or _default_path(precise, form, precision)
+    if path.suffix != SUFFIX[form]:
+        raise ConfigError(f"--out {path}: expected a name that ends in {SUFFIX[form]}, by which it is recognised")
     check_writable(path.parent, "--out")
     folded = fuse(model, "cpu")
     description = describe(folded, config, contents, precise, static_hw, nms and form != "torch")
@@ -110,11 +111,21 @@ def export_checkpoint(
     if form == "torch":
         logger.info(f"written: {path}; load it with torch.export.load")
         return path
-    found = _certified(path, precise, description, config, dataset)
+    _judge(path, _certified(path, precise, description, config, dataset), precise, split, tolerance)
+    return path
+
+
+def _default_path(checkpoint: Path, form: Format, precision: Precision) -> Path:
+    suffix = "" if precision == "fp32" else f"_{precision}"
+    return run_dir_of(checkpoint) / "export" / f"{checkpoint.stem}{suffix}{SUFFIX[form]}"
+
+
+def _judge(path: Path, found: Certificate, checkpoint: Path, split: Split, tolerance: float) -> None:
+    """Write and say the certificate; ExportError, and the file is deleted, where too much is lost."""
     certificate = path.with_suffix(".json")
-    origin = {"file": path.name, "checkpoint": str(precise), "split": split, "tolerance": tolerance}
-    sizes = {"bytes": sum(file.stat().st_size for file in _files(path))}
-    write_text(certificate, json.dumps({**origin, **sizes, **found.to_dict()}, indent=1))
+    origin = {"file": path.name, "checkpoint": str(checkpoint), "split": split, "tolerance": tolerance}
+    size = sum(file.stat().st_size for file in _files(path))
+    write_text(certificate, json.dumps({**origin, "bytes": size, **found.to_dict()}, indent=1))
     console.print(found.table())
     for line in found.lines():
         logger.info(line)
@@ -123,8 +134,7 @@ def export_checkpoint(
             file.unlink()
         lost = f"{found.metric} changes by {found.change:+.4f}, and may by -{tolerance:g}"
         raise ExportError(f"{path}: {lost}; it was deleted; see {certificate}, or allow more with --tolerance")
-    logger.info(f"written: {path} ({sizes['bytes'] / 1e6:.1f} MB), {certificate.name}")
-    return path
+    logger.info(f"written: {path} ({size / 1e6:.1f} MB), {certificate.name}")
 
 
 def describe(
@@ -136,9 +146,9 @@ def describe(
     nms: bool = True,
 ) -> Description:
     """What a file says of a model; arguments as of ``export_checkpoint``. ConfigError: a size that it does not take."""
-    kind = kind_of(config.model)
+    kind, parts = kind_of(config.model), cast(Any, model)
     task: Any = "instance" if kind.finds_masks else "detection" if kind.finds_objects else "semantic"
-    stride = int(max(getattr(model, "neck", model).strides)) if kind.finds_objects else int(model.stride)  # type: ignore[arg-type]
+    stride = int(max(parts.neck.strides) if kind.finds_objects else parts.stride)
     hw = static_hw or config.data.input_hw
     if static_hw and any(side < stride or side % stride for side in hw):
         raise ConfigError(f"--static {hw[0]} {hw[1]}: expected multiples of {stride}, the model's coarsest stride")
@@ -158,7 +168,7 @@ def describe(
         batch=1 if static_hw or isinstance(model, RCNNDetector) else None,
         any_size=task == "semantic" and static_hw is None,
         stride=stride,
-        padding=tuple(model.normalize.mean.flatten().tolist()),  # type: ignore[union-attr,arg-type]
+        padding=tuple(parts.normalize.mean.flatten().tolist()),
         value_range=config.data.value_range,
         origin=_origin(contents, checkpoint),
         **limits,

@@ -27,7 +27,7 @@ from detseg.messages import printable
 from detseg.ops.letterbox import Letterbox
 from detseg.predict.results import Detections, SegmentationMap
 from detseg.predict.tiles import Tiling, label_tiles
-from detseg.structures import SCORE_THRESHOLD, ClassTable, FloatArray, UInt8Array
+from detseg.structures import SCORE_THRESHOLD, ClassTable, Float32Array, UInt8Array
 
 logger = logging.getLogger("detseg")
 
@@ -284,7 +284,7 @@ class MapPredictor(ImagePredictor[SegmentationMap]):
         """Input pixels per cell of the network's coarsest map: what the sides of tiles are multiples of."""
 
     @abstractmethod
-    def logits(self, images: UInt8Array) -> FloatArray:
+    def logits(self, images: UInt8Array) -> Float32Array:
         """(B, h, w, 3) uint8 → (B, C, h, w) float32. DetsegError: some are NaN or infinite."""
 
     @abstractmethod

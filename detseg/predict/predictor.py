@@ -18,7 +18,7 @@ from detseg.ops.letterbox import Letterbox
 from detseg.ops.tensors import label_map, logits_at_original_size, to_float
 from detseg.predict.interface import MapPredictor, ObjectPredictor, check_finite, preprocess
 from detseg.predict.results import Detections, SegmentationMap
-from detseg.structures import SCORE_THRESHOLD, ClassTable, DetectorOutput, FloatArray, UInt8Array
+from detseg.structures import SCORE_THRESHOLD, ClassTable, DetectorOutput, Float32Array, UInt8Array
 
 
 def as_input(images: UInt8Array, device: torch.device) -> Tensor:
@@ -121,7 +121,7 @@ class SegmentationPredictor(MapPredictor):
         """That of the model."""
         return int(self.model.stride)
 
-    def logits(self, images: UInt8Array) -> FloatArray:
+    def logits(self, images: UInt8Array) -> Float32Array:
         """(B, h, w, 3) uint8 → (B, C, h, w) float32, on the CPU. DetsegError: some are NaN or infinite."""
         return self._logits(images).cpu().numpy()
 

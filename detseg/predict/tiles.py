@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.errors import ConfigError
-from detseg.structures import FloatArray, UInt8Array
+from detseg.structures import Float32Array, UInt8Array
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Span:
 
     start: int  # its first pixel
     stop: int  # the one after its last
-    weights: FloatArray  # (stop - start,) float32 in [0, 1] of the logits at its pixels; those of all tiles sum to 1
+    weights: Float32Array  # (stop - start,) float32 in [0, 1] of the logits at its pixels; those of all tiles sum to 1
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -101,7 +101,7 @@ def spans(length: int, tile: int, overlap: int, stride: int) -> list[Span]:
 def label_tiles(
     image: UInt8Array,
     tiling: Tiling,
-    logits_of: Callable[[UInt8Array], FloatArray],
+    logits_of: Callable[[UInt8Array], Float32Array],
     num_classes: int,
     batch_size: int,
     probabilities: bool,
@@ -156,7 +156,8 @@ def _batches(columns: list[Span], batch_size: int) -> list[list[Span]]:
     return found
 
 
-def softmax(logits: FloatArray) -> FloatArray:
+def softmax(logits: Float32Array) -> Float32Array:
     """Over the first axis."""
-    powers = np.exp(logits - logits.max(axis=0))
-    return powers / powers.sum(axis=0)
+    powers: Float32Array = np.exp(logits - logits.max(axis=0))
+    powers /= powers.sum(axis=0)
+    return powers

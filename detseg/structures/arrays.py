@@ -18,6 +18,7 @@ UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
 
 IGNORE_LABEL = 255
 """Label of ignored pixels of a semantic map: void, crowd, padding. They count neither in losses nor in metrics."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from detseg.data.datasets.detection import DetectionDataset
     from detseg.data.datasets.segmentation import SegmentationDataset
     from detseg.metrics.interface import Evaluator
-    from detseg.predict.interface import ImagePredictor
+    from detseg.predict.predictor import Predictor, SegmentationPredictor
 
 logger = logging.getLogger("detseg")
 
@@ -85,7 +85,7 @@ class TaskKind(ABC):
         there and it does not find."""
 
     @abstractmethod
-    def predictor(self) -> type[ImagePredictor[Any]]:
+    def predictor(self) -> type[Predictor | SegmentationPredictor]:
         """The class of what predicts for images as they come."""
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from detseg.errors import ConfigError
 from detseg.predict.predictor import as_input
 from detseg.predict.tiles import Tiling, label_tiles, spans
-from detseg.structures import FloatArray, UInt8Array
+from detseg.structures import Float32Array, UInt8Array
 from tests.peaks import growth, measured_apart
 from tests.predict.networks import noise, two_levels
 
@@ -75,11 +75,11 @@ def tiled_and_whole(
     network = two_levels()
 
     @torch.no_grad()
-    def logits_of(tiles: UInt8Array) -> FloatArray:
+    def logits_of(tiles: UInt8Array) -> Float32Array:
         assert len(tiles) <= batch_size
         assert tiles.shape[1] <= tile[0]
         assert tiles.shape[2] <= tile[1]
-        logits: FloatArray = network.predict(as_input(tiles, torch.device("cpu"))).numpy()
+        logits: Float32Array = network.predict(as_input(tiles, torch.device("cpu"))).numpy()
         return logits
 
     labels, chances = label_tiles(image, Tiling.of(tile, overlap, 4), logits_of, 3, batch_size, True)

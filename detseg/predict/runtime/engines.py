@@ -15,7 +15,7 @@ import numpy as np
 from detseg.errors import CheckpointError, ConfigError, MissingExtraError
 from detseg.messages import one_line
 from detseg.predict.runtime.description import KEY
-from detseg.structures import FloatArray
+from detseg.structures import Float32Array
 
 SUFFIXES = (".onnx", ".xml")
 Outputs = Mapping[str, np.ndarray[Any, Any]]
@@ -33,7 +33,7 @@ class Engine(Protocol):
     name: str
     place: str
 
-    def __call__(self, images: FloatArray, score_threshold: float | None = None) -> Outputs:
+    def __call__(self, images: Float32Array, score_threshold: float | None = None) -> Outputs:
         """(B, 3, h, w) float32 RGB in [0, 1] → outputs by name; ``score_threshold``: of detections, above the model's
         own, where the network can leave out what is below."""
 
@@ -85,7 +85,7 @@ class OnnxEngine:
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._thresholds = {item.name for item in self._session.get_overridable_initializers()}
 
-    def __call__(self, images: FloatArray, score_threshold: float | None = None) -> Outputs:
+    def __call__(self, images: Float32Array, score_threshold: float | None = None) -> Outputs:
         """See ``Engine``."""
         given: dict[str, Any] = {"images": images}
         if score_threshold is not None and "score_threshold" in self._thresholds:
@@ -120,7 +120,7 @@ class OpenvinoEngine:
         self.metadata: Mapping[str, str] = {KEY: str(network.get_rt_info([KEY]).astype(str))} if has else {}
         self._outputs = [next(iter(output.names)) for output in network.outputs]
 
-    def __call__(self, images: FloatArray, score_threshold: float | None = None) -> Outputs:
+    def __call__(self, images: Float32Array, score_threshold: float | None = None) -> Outputs:
         """See ``Engine``; all detections are computed."""
         found = self._compiled({"images": images}, share_outputs=False)
         return {name: found[index] for index, name in enumerate(self._outputs)}

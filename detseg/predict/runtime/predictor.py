@@ -19,7 +19,7 @@ from detseg.predict.results import Detections, SegmentationMap
 from detseg.predict.runtime.description import Description
 from detseg.predict.runtime.engines import Engine, Outputs, open_engine
 from detseg.predict.tiles import softmax
-from detseg.structures import SCORE_THRESHOLD, FloatArray, InstanceMasks, IntArray, UInt8Array
+from detseg.structures import SCORE_THRESHOLD, Float32Array, FloatArray, InstanceMasks, IntArray, UInt8Array
 
 
 def load_exported(
@@ -99,7 +99,7 @@ class ExportedSegmentationPredictor(MapPredictor):
         """That of the model."""
         return self.description.stride
 
-    def logits(self, images: UInt8Array) -> FloatArray:
+    def logits(self, images: UInt8Array) -> Float32Array:
         """(B, h, w, 3) uint8 → (B, C, h, w) float32. DetsegError: some are NaN or infinite. ConfigError: the network
         takes another size alone."""
         hw = images.shape[1], images.shape[2]
@@ -115,7 +115,7 @@ class ExportedSegmentationPredictor(MapPredictor):
         check_finite(float(logits.min()), float(logits.max()))
         return logits
 
-    def _padded(self, images: FloatArray) -> FloatArray:
+    def _padded(self, images: Float32Array) -> Float32Array:
         """Padded at the right and at the bottom, as the model does it itself."""
         if not self.description.any_size:
             return images
@@ -138,12 +138,14 @@ class ExportedSegmentationPredictor(MapPredictor):
         return found
 
 
-def as_floats(images: UInt8Array) -> FloatArray:
+def as_floats(images: UInt8Array) -> Float32Array:
     """(B, h, w, 3) uint8 → (B, 3, h, w) float32 in [0, 1], which the networks take."""
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
+    floats: Float32Array = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
+    floats /= 255
+    return floats
 
 
-def class_nms(boxes: FloatArray, scores: FloatArray, nms_iou: float) -> IntArray:
+def class_nms(boxes: FloatArray, scores: Float32Array | FloatArray, nms_iou: float) -> IntArray:
     """(N,) positions, best first, of the boxes of one class that overlap no better one by more than ``nms_iou``;
     (N, 4) float64 xyxy."""
     order = np.argsort(-scores, kind="stable")
@@ -168,7 +170,7 @@ def _of_image(outputs: Outputs, index: int, description: Description) -> Outputs
     return {name: values[own] for name, values in outputs.items() if name != "image_indices"}
 
 
-def _suppressed(boxes: FloatArray, scores: FloatArray, description: Description) -> Outputs:
+def _suppressed(boxes: Float32Array, scores: Float32Array, description: Description) -> Outputs:
     """(P, 4) boxes and (C, P) scores of an image → its detections."""
     parts = []
     for label, own in enumerate(scores):
@@ -178,10 +180,11 @@ def _suppressed(boxes: FloatArray, scores: FloatArray, description: Description)
     return dict(zip(("boxes", "scores", "labels"), map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
 
-def _to_original(regions: FloatArray, letterbox: Letterbox) -> FloatArray:
+def _to_original(regions: Float32Array, letterbox: Letterbox) -> Float32Array:
     """(N, 4) float32 xyxy in input pixels → in pixels of the image, not clipped."""
     shift = np.array([letterbox.left, letterbox.top] * 2, dtype=np.float32)
-    return (regions - shift) / np.array(letterbox.scale_xy * 2, dtype=np.float32)
+    original: Float32Array = (regions - shift) / np.array(letterbox.scale_xy * 2, dtype=np.float32)
+    return original
 
 
 def _parts(number: int, batch: int | None) -> Iterator[slice]:
