@@ -113,7 +113,7 @@ def pooled(pool: MultiScaleRoIAlign, features: list[Tensor], boxes: Tensor, scal
     level = torch.floor(pool.canonical_level + torch.log2(size) + _SMALLEST_LEVEL_STEP)
     finest = -torch.log2(torch.tensor(scales[0])).item()
     level = level.clamp(finest, finest + len(scales) - 1) - finest
-    found = features[0].new_zeros(len(boxes), features[0].shape[1], *pool.output_size)
+    found = features[0].new_zeros(boxes.shape[0], features[0].shape[1], *pool.output_size)
     for number, (feature, scale) in enumerate(zip(features, scales, strict=True)):
         at = torch.nonzero(level == number)[:, 0]
         found = found.index_copy(0, at, roi_align(feature, rois[at], pool.output_size, scale, pool.sampling_ratio))

@@ -182,8 +182,9 @@ def _suppressed(boxes: Float32Array, scores: Float32Array, description: Descript
 
 def _to_original(regions: Float32Array, letterbox: Letterbox) -> Float32Array:
     """(N, 4) float32 xyxy in input pixels → in pixels of the image, not clipped."""
-    shift = np.array([letterbox.left, letterbox.top] * 2, dtype=np.float32)
-    original: Float32Array = (regions - shift) / np.array(letterbox.scale_xy * 2, dtype=np.float32)
+    shift: Float32Array = np.array([letterbox.left, letterbox.top] * 2, dtype=np.float32)
+    scale: Float32Array = np.array(letterbox.scale_xy * 2, dtype=np.float32)
+    original: Float32Array = np.divide(regions - shift, scale, dtype=np.float32)
     return original
 
 
