@@ -100,6 +100,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_instances: TinyRun) ->
         for run, other in (("mine", "demo"), ("mine", "yolo_shapes"), ("unet", "shapes"), ("unet", "streets")):
             shutil.copytree(f"runs/{run}", f"runs/{other}")
         assert main(["evaluate", "runs/mine", "--save-coco", "found"]) == 0
+        assert main(["export", "runs/mine"]) == 0
     return root
 
 
