@@ -183,6 +183,11 @@ class DetectionReport:
         by_class = zip(self.classes.names, ranked, strict=True)
         return {ALL: curve(ranked, at)} | {name: curve([one], at) for name, one in by_class if one.num_objects}
 
+    def about(self, data: str, split: str) -> str:
+        """What was scored, for a line."""
+        images, objects = counted(len(self.images.ids), "image"), counted(int(self.outcomes.to_find.sum()), "object")
+        return f"{data}, {split}: {images}, {objects}"
+
     def in_short(self) -> Iterator[str]:
         """What one should know first, a sentence each."""
         name, value = next(iter(self.result.headline.items()))

@@ -94,6 +94,10 @@ class MapReport:
         learned = [row.iou >= _LEARNED for row in self.result.classes]
         return sorted((one for one in self.study.doubted if learned[one.label]), key=lambda one: -one.doubt)
 
+    def about(self, data: str, split: str) -> str:
+        """What was scored, for a line."""
+        return f"{data}, {split}: {counted(len(self.names), 'image')}, {len(self.classes)} classes"
+
     def in_short(self) -> Iterator[str]:
         """What one should know first, a sentence each."""
         name, value = next(iter(self.result.headline.items()))

@@ -19,10 +19,11 @@ import yaml
 from torch import nn
 
 from detseg.atomic_write import check_writable, write_text
-from detseg.checkpoint import run_checkpoint, run_dir_of
+from detseg.checkpoint import ModelCheckpoint, run_checkpoint, run_dir_of
 from detseg.checkpoint.provenance import command, machine, read_run_file
 from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.model import CustomModelConfig
 from detseg.data.build import Split, resolve_data
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.fingerprint import fingerprint
@@ -96,13 +97,13 @@ def report(
     """
     find_device(device)  # an error comes first
     checkpoint = run_checkpoint(checkpoint)
-    model, classes, config, dataset = _opened(checkpoint, split, overrides, train_dev)
+    model, contents, config, dataset = _opened(checkpoint, split, overrides, train_dev)
     run_dir, folder = run_dir_of(checkpoint), folder or report_folder(checkpoint, split)
     check_writable(folder, "--out")
     curve = learn() if learn is not None else None
     more = explain() if explain is not None and kind_of(config.model).finds_objects else ()
     predictor: Any = load_predictor(checkpoint, device)
-    found, evaluator = _looked_at(model, dataset, config, classes, predictor)
+    found, evaluator = _looked_at(model, dataset, config, contents.classes, predictor)
     facts = {
         "model": f"{config.model.name}, {checkpoint}",
         "images": f"{counted(len(dataset), 'image')} of {split}, {dataset.name}",
@@ -121,7 +122,8 @@ def report(
     background = [("training", "Training", curves), *_provenance(run_dir), _settings(config)]
     more = [*more, ("next", "What next", what_next_section(following, curve))]
     verdicts = [f"What next: {following.verdict}.", *([] if curve is None else [f"More images: {curve.verdict}."])]
-    return _write(found, folder, f"{run_dir.name}, {split}", facts, more, background, verdicts)
+    about = f"{_about(config, contents.epoch)}; {found.about(_data_name(config), split)}"
+    return _write(found, folder, f"{run_dir.name}, {split}", about, facts, more, background, verdicts)
 
 
 @messages_on_console()
@@ -148,20 +150,40 @@ def report_results(
     ids = [truth.image_id(index) for index in range(len(truth))]
     found = DetectionReport.of(evaluator, Images(ids, names, None, read if images else None))
     facts = {"detections": str(results), "annotations": str(annotations), **found.protocol, **_facts()}
-    return _write(found, folder, results.name, facts)
+    return _write(found, folder, results.name, found.about(annotations.name, "COCO"), facts)
 
 
 def _opened(
     checkpoint: Path, split: Split, overrides: Sequence[str], train_dev: Sequence[str]
-) -> tuple[nn.Module, ClassTable, ExperimentConfig, AnyDataset]:
-    """Model, classes, settings and data; the train-dev set is opened to know that it can be."""
+) -> tuple[nn.Module, ModelCheckpoint, ExperimentConfig, AnyDataset]:
+    """Model, what its checkpoint says, settings and data; the train-dev set is opened to know that it can be."""
     model, _, contents = load_model(checkpoint)
     config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
     dataset = open_split_for(config, split, contents.classes, checkpoint)
     if train_dev:
         of_val = resolve_data(evaluation_config(contents.config, "--train-dev", [*overrides, *train_dev]))
         open_split_for(of_val, "val", contents.classes, checkpoint)
-    return model, contents.classes, config, dataset
+    return model, contents, config, dataset
+
+
+def _about(config: ExperimentConfig, epoch: int) -> str:
+    """Model, where it began, its input, and how long it was trained."""
+    model, (height, width) = config.model, config.data.input_hw
+    parts = [model.name]
+    if not isinstance(model, CustomModelConfig):
+        backbone = model.backbone
+        parts[0] += f" on {backbone.name}"
+        file = model.weights or backbone.weights
+        published = "published weights" if backbone.pretrained else "random weights"
+        parts.append(f"begun from {Path(file).name if file else published}")
+    epochs = f"best of {config.trainer.max_epochs} epochs: {epoch}"
+    return ", ".join([*parts, f"input {width} x {height} pixels", epochs])
+
+
+def _data_name(config: ExperimentConfig) -> str:
+    """The data set's folder and format, for a line."""
+    root = getattr(config.data, "root", None)  # a set that is drawn has none
+    return f"{Path(root).name} ({config.data.name})" if root else config.data.name
 
 
 def _looked_at(
@@ -268,6 +290,7 @@ def _write(
     found: DetectionReport | MapReport,
     folder: Path,
     title: str,
+    about: str,
     facts: Mapping[str, str],
     more: Sequence[Section] = (),
     background: Sequence[Section] = (),
@@ -277,7 +300,7 @@ def _write(
     measured = ("facts", "What was measured", facts_table(facts))
     sections = [*found.sections(gallery), *more, measured, *(part for part in background if part[2])]
     lines = [*found.in_short(), *found.result.explain(), *verdicts]
-    parts = [f"<h1>{html_text(title)}</h1>", headline(found.headline, found.intervals)]
+    parts = [f'<h1>{html_text(title)}</h1><p class="soft">{html_text(about)}</p>', headline(found.headline, found.intervals)]
     if any(map(interval_text, found.intervals.values())):
         parts.append(
             '<p class="soft">Small numbers: 95 % intervals, of 1000 bootstrap resamples: where the number would lie on '
