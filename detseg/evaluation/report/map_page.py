@@ -33,6 +33,7 @@ from detseg.metrics.segmentation_result import SegmentationResult
 from detseg.structures import ClassTable, FloatArray, IntArray, UInt8Array
 
 _SHOWN, _SUSPECTS_SHOWN, _CONFUSIONS = 6, 12, 8
+_LOST, _FOUND_ALONE = 0.05, 0.3  # IoU of a class that is hardly ever taken, and F1 that its own probability reaches
 _LEARNED = 0.1  # IoU of a class from which the model's doubts of its labels count
 
 Triple = tuple[UInt8Array, UInt8Array, UInt8Array]
@@ -94,6 +95,17 @@ class MapReport:
         learned = [row.iou >= _LEARNED for row in self.result.classes]
         return sorted((one for one in self.study.doubted if learned[one.label]), key=lambda one: -one.doubt)
 
+    @cached_property
+    def hidden(self) -> dict[str, tuple[float, float]]:
+        """Classes that are hardly ever the most probable one, though their own probability tells their pixels from
+        others: name → best F1 and the probability from which it is reached."""
+        found = {}
+        for row, curve in zip(self.result.classes, self.study.curves(), strict=True):
+            best = int(curve.f1.argmax())
+            if row.num_pixels and row.iou < _LOST and curve.f1[best] >= _FOUND_ALONE:
+                found[row.name] = float(curve.f1[best]), float(curve.thresholds[best])
+        return found
+
     def about(self, data: str, split: str) -> str:
         """What was scored, for a line."""
         return f"{data}, {split}: {counted(len(self.names), 'image')}, {len(self.classes)} classes"
@@ -113,6 +125,13 @@ class MapReport:
             yield (
                 f"The weakest class is {weakest.name} (IoU {weakest.iou:.3f}, {self._percent(weakest.num_pixels)} of "
                 f"the pixels), the strongest {strongest.name} (IoU {strongest.iou:.3f})."
+            )
+        rows = {row.name: row for row in self.result.classes}
+        for name, (f1, threshold) in self.hidden.items():
+            ever = "hardly ever" if rows[name].num_predicted else "never"
+            yield (
+                f"{name} is {ever} the most probable class, but from a probability of {threshold:.2f} on found with F1 "
+                f"{f1:.2f}: model.loss.class_weights."
             )
         if costs := fixed_confusions(self.confusions.sum(axis=0))[:1]:
             true, found, gain = costs[0]

@@ -115,7 +115,8 @@ def report(
     }
     # Test images are not looked at unasked: what is looked at is soon optimised.
     splits: list[Split] = ["train", "val", "test"] if split == "test" else ["train", "val"]
-    options: Any = {"human": human, "train_dev": train_dev, "overrides": overrides, "device": device}
+    hidden = tuple(found.hidden) if isinstance(found, MapReport) else ()
+    options: Any = {"hidden": hidden, "human": human, "train_dev": train_dev, "overrides": overrides, "device": device}
     known: dict[Part, Any] = {"val": (evaluator, found.samples)} if split == "val" else {}
     following = what_next(checkpoint, splits=splits, known=known, **options)
     curves = _training(run_dir, next(iter(found.result.headline)))
@@ -176,8 +177,7 @@ def _about(config: ExperimentConfig, epoch: int) -> str:
         file = model.weights or backbone.weights
         published = "published weights" if backbone.pretrained else "random weights"
         parts.append(f"begun from {Path(file).name if file else published}")
-    epochs = f"best of {config.trainer.max_epochs} epochs: {epoch}"
-    return ", ".join([*parts, f"input {width} x {height} pixels", epochs])
+    return ", ".join([*parts, f"input {width} x {height} pixels", f"epoch {epoch} of {config.trainer.max_epochs}"])
 
 
 def _data_name(config: ExperimentConfig) -> str:
