@@ -417,9 +417,7 @@ def _facts_of(
     if part not in ("train", "val"):
         return {}
     values = result.by_class.get("IoU" if metric == "mIoU" else metric, ())  # of some metrics there are none
-    low = tuple(
-        name for name, value in zip(dataset.classes.names, values, strict=False) if value < _UNLEARNED
-    )
+    low = tuple(name for name, value in zip(dataset.classes.names, values, strict=False) if value < _UNLEARNED)
     facts = _sizes(dataset, evaluator, config)
     return facts | {"unlearned" if part == "train" else "unlearned_on_val": low}
 

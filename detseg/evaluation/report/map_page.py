@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,11 +18,14 @@ from detseg.evaluation.details import intervals_of
 from detseg.evaluation.report.gallery import Exhibit, Gallery, side_by_side
 from detseg.evaluation.report.maps import REGION_SIZES, DoubtedRegion, MapStudy, fixed_confusions, image_ious
 from detseg.evaluation.report.sections import (
+    ERRORS,
+    SUSPECTS,
     Section,
     calibration_chart,
     class_intervals,
     confusion_table,
     interval_text,
+    number_shown,
     operating_point,
     sortable_table,
     with_interval,
@@ -33,6 +38,7 @@ from detseg.metrics.segmentation_result import SegmentationResult
 from detseg.structures import ClassTable, FloatArray, IntArray, UInt8Array
 
 _SHOWN, _SUSPECTS_SHOWN, _CONFUSIONS = 6, 12, 8
+_OF_A_VIDEO = 2
 _LOST, _FOUND_ALONE = 0.05, 0.3  # IoU of a class that is hardly ever taken, and F1 that its own probability reaches
 _LEARNED = 0.1  # IoU of a class from which the model's doubts of its labels count
 
@@ -73,6 +79,11 @@ class MapReport:
     def headline(self) -> dict[str, float]:
         """The numbers at the top."""
         return self.result.headline
+
+    shown = "the class of each pixel that is predicted"
+    """In the large pictures."""
+    notes: ClassVar[Mapping[str, str]] = {}
+    """To the numbers at the top."""
 
     @cached_property
     def samples(self) -> Samples:
@@ -229,21 +240,24 @@ class MapReport:
         return f'{text}<div class="row"><div>{regions}</div>{chart}</div>'
 
     def _pictures(self, gallery: Gallery) -> str:
-        order = np.argsort(np.where(np.isnan(self.image_ious), 2, self.image_ious), kind="stable")[:_SHOWN].tolist()
+        order = np.argsort(np.where(np.isnan(self.image_ious), 2, self.image_ious), kind="stable").tolist()
         figures = []
-        for place in order:
+        for place in varied(order, self.names)[:_SHOWN]:
             self._keep_whole(place, gallery)
             image, truth, found = self.read(place)
             errors = draw_semantic_errors(image, truth, found, 1)
             exhibit = Exhibit(place, f"mean IoU {self.image_ious[place]:.3f}")
             figures.append((exhibit, self.names[place], errors))
-        text = "<p>The worst images; orange: wrong pixels. A click shows truth and prediction.</p>"
-        return text + gallery.figures(figures)
+        text = (
+            "<p>The worst images, at most two of a video; orange: wrong pixels. A click shows truth and prediction.</p>"
+        )
+        return text + number_shown(len(figures), len(self.names), ERRORS) + gallery.figures(figures)
 
     def _labels(self, gallery: Gallery) -> str:
         text = (
             f"<p>{counted(len(self.suspects), 'region')} away from outlines where the model is sure (80 % or more) of "
-            "another class than the label. suspects.csv lists all. Orange: the region.</p>"
+            "another class than the label. The doubt by which they are ordered is the sum over the pixels of the "
+            "probability of what is found, less that of the label. Orange: the region.</p>"
         )
         figures, names = [], self.classes.names
         for region in self.suspects[:_SUSPECTS_SHOWN]:
@@ -253,6 +267,7 @@ class MapReport:
             figures.append(
                 (Exhibit(region.image, caption, None, box), self.names[region.image], self.read(region.image)[0])
             )
+        text += number_shown(len(figures), len(self.suspects), SUSPECTS)
         return text + (gallery.figures(figures) if figures else "")
 
     def _keep_whole(self, place: int, gallery: Gallery) -> None:
@@ -278,10 +293,23 @@ class MapReport:
             yield [self.names[region.image], *texts, *map(str, region.box)]
 
 
+def varied(order: Sequence[int], names: Sequence[str]) -> list[int]:
+    """Positions of images without the third and further ones of a video: names that differ in their last number alone,
+    where there is more than one such series."""
+    series = [re.sub(r"\d+(?=\D*$)", "", name) for name in names]
+    if len(set(series)) == 1:
+        return list(order)
+    kept = list[int]()
+    for place in order:
+        if sum(series[other] == series[place] for other in kept) < _OF_A_VIDEO:
+            kept.append(place)
+    return kept
+
+
 def legend(classes: ClassTable) -> str:
     """The colours of the classes."""
     return "".join(
-        f'<span style="border-left: 14px solid rgb{color}; padding: 0 14px 0 6px">{html_text(name)}</span>'
+        f'<span style="border-left: 14px solid rgb{color}; padding-left: 6px">{html_text(name)}</span>'
         for name, color in zip(classes.names, class_colors(classes.names), strict=True)
     )
 

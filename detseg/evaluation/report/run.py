@@ -28,13 +28,16 @@ from detseg.data.build import Split, resolve_data
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.fingerprint import fingerprint
 from detseg.data.datasets.segmentation import SegmentationDataset
-from detseg.draw.page import html_document, html_text
+from detseg.draw.page import file_link, html_document, html_text
 from detseg.errors import CheckpointError
 from detseg.evaluation.report.detection_page import DetectionReport, Images
 from detseg.evaluation.report.gallery import Gallery
 from detseg.evaluation.report.map_page import MapReport, Triple, legend
 from detseg.evaluation.report.maps import MapStudy
 from detseg.evaluation.report.sections import (
+    ERRORS,
+    SUSPECTS,
+    THRESHOLDS,
     Section,
     facts_table,
     headline,
@@ -300,28 +303,33 @@ def _write(
     measured = ("facts", "What was measured", facts_table(facts))
     sections = [*found.sections(gallery), *more, measured, *(part for part in background if part[2])]
     lines = [*found.in_short(), *found.result.explain(), *verdicts]
-    parts = [f'<h1>{html_text(title)}</h1><p class="soft">{html_text(about)}</p>', headline(found.headline, found.intervals)]
+    parts = [
+        f'<h1>{html_text(title)}</h1><p class="soft">{html_text(about)}</p>',
+        headline(found.headline, found.intervals, found.notes),
+    ]
     if any(map(interval_text, found.intervals.values())):
         parts.append(
-            '<p class="soft">Small numbers: 95 % intervals, of 1000 bootstrap resamples: where the number would lie on '
-            "average over sets of as many such images. They are too narrow where images resemble one another, such as "
-            "frames of a video.</p>"
+            '<p class="soft">Small numbers: 95 % intervals, of 1000 bootstrap resamples. As many other images of the '
+            "same kind would give another number; the mean of many such numbers most likely lies in this interval. It "
+            "is too narrow where images resemble one another, such as frames of a video.</p>"
         )
+    files = [ERRORS, SUSPECTS, *([THRESHOLDS] if isinstance(found, DetectionReport) else [])]
+    parts.append(f'<p class="soft">Beside this page: {", ".join(map(file_link, files))}.</p>')
     parts.append(f'<ul class="short">{"".join(f"<li>{html_text(line)}</li>" for line in lines)}</ul>')
     links = "".join(f'<a href="#{anchor}">{html_text(name)}</a> ' for anchor, name, _ in sections)
     parts.append(f"<nav>{links}</nav>")
     if isinstance(found, MapReport):
-        parts.append(f"<p>{legend(found.classes)}</p>")
+        parts.append(f'<p class="legend">{legend(found.classes)}</p>')
     parts += [f'<h2 id="{anchor}">{html_text(name)}</h2>{html}' for anchor, name, html in sections]
     names = found.names if isinstance(found, MapReport) else found.images.names
-    parts.append(gallery.whole_images(names))
+    parts.append(gallery.whole_images(names, found.shown))
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    write_text(folder / "errors.csv", _csv(found.error_rows()))
-    write_text(folder / "suspects.csv", _csv(found.suspect_rows()))
+    write_text(folder / ERRORS, _csv(found.error_rows()))
+    write_text(folder / SUSPECTS, _csv(found.suspect_rows()))
     if isinstance(found, DetectionReport):
         pairs = zip(found.classes.names, found.best, strict=True)
         rows = {name: one.threshold for name, one in pairs if not np.isnan(one.threshold)}
-        write_text(folder / "thresholds.json", json.dumps(rows, indent=2))
+        write_text(folder / THRESHOLDS, json.dumps(rows, indent=2))
     page = folder / PAGE
     write_text(page, html_document(title, "detseg report", parts, style, script))
     for line in lines:
