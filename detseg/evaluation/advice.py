@@ -65,7 +65,7 @@ class Facts:
     Attributes:
         still_rising: whether the last validation was clearly better than the one before.
         unlearned: classes of which hardly anything is found in the training images.
-        unlearned_on_val: further ones of which hardly anything is found in the validation images.
+        unlearned_on_val: the same in the validation images.
         hidden: classes that are hardly ever the most probable one, though their own probability tells them apart.
         small: class → the side of its median object in the network input, pixels, where that is short.
         scale: by how much images are reduced to the network input, where label maps are found; 1: not.
@@ -105,7 +105,7 @@ def _against_bias(config: ExperimentConfig, facts: Facts) -> Iterator[Step]:
     if facts.still_rising:
         why = f"the metric still rose at the last of the {epochs} epochs; train longer"
         yield _set("trainer.max_epochs", 2 * epochs, why)
-    if (facts.unlearned or facts.unlearned_on_val) and not facts.hidden:
+    if facts.unlearned and not facts.hidden:
         yield from _class_weights(config)
     if (backbone := _backbone(config)) is not None and backbone.freeze != "none" and backbone.unfreeze_epoch is None:
         yield _set("model.backbone.freeze", "none", "a part of the backbone never learned; train all of it")

@@ -211,7 +211,7 @@ def _words(
 
 def _unlearned(facts: Facts, metric: str) -> str:
     of = "IoU" if metric == "mIoU" else metric
-    parts = {"train": facts.unlearned, "val alone": facts.unlearned_on_val}
+    parts = {"train": facts.unlearned, "val": facts.unlearned_on_val}
     named = [f"on {part} {', '.join(names)}" for part, names in parts.items() if names]
     return f"; classes that are not learned ({of} below {_UNLEARNED:g}): {'; '.join(named)}" if named else ""
 
@@ -309,9 +309,7 @@ def what_next(
     for part, (config, dataset) in opened.items():
         logger.info(f"{part}: {counted(len(dataset), 'image')} of {dataset.name}")
         evaluator, samples = (known or {}).get(part) or _evaluated(model, dataset, config, contents, target, part)
-        metric = metric or next(name for name in PREFERRED if name in samples.numbers)
-        if metric not in samples.numbers:
-            raise ConfigError(f"metric: there is no {metric}; choose from {', '.join(samples.numbers)}")
+        metric = _known_metric(metric, samples)
         result = evaluator.compute()
         scores[part] = Scored(result.numbers[metric], samples.numbers[metric], len(dataset))
         seen |= {part: evaluator} if isinstance(evaluator, DetectionEvaluator) else {}
@@ -319,10 +317,7 @@ def what_next(
             notes.append(f"{part}: {metric} is not defined; are there annotations?")
         facts = replace(facts, **_facts_of(part, dataset, evaluator, result, config, metric))
     assert metric is not None  # something was opened
-    is_best_last = checkpoint.name == BEST and contents.epoch == trained.trainer.max_epochs
-    on_val_alone = tuple(name for name in facts.unlearned_on_val if name not in facts.unlearned)
-    is_rising = is_best_last and _still_rising(run_dir_of(checkpoint) / "metrics.csv", metric)
-    facts = replace(facts, unlearned_on_val=on_val_alone, still_rising=is_rising)
+    facts = replace(facts, still_rising=_still_rising(checkpoint, contents.epoch, trained, metric))
     if seen and len({one.num_images for one in scores.values()}) > 1:
         notes.append("A gap is between as many images of both parts, by seed 0: of fewer images scores are higher.")
     notes.append("Intervals of 95 % are for the choice of the images; other seeds would change the numbers, too.")
@@ -339,6 +334,13 @@ def what_next(
 def _check_human(human: float | None) -> None:
     if human is not None and not 0 < human <= 1:
         raise ConfigError(f"human level: expected a number above 0 and up to 1, such as 0.95, got {human:g}")
+
+
+def _known_metric(metric: str | None, samples: Samples) -> str:
+    metric = metric or next(name for name in PREFERRED if name in samples.numbers)
+    if metric not in samples.numbers:
+        raise ConfigError(f"metric: there is no {metric}; choose from {', '.join(samples.numbers)}")
+    return metric
 
 
 _Opened = dict[Part, tuple[ExperimentConfig, AnyDataset]]
@@ -422,11 +424,13 @@ def _facts_of(
     return facts | {"unlearned" if part == "train" else "unlearned_on_val": low}
 
 
-def _still_rising(table: Path, metric: str) -> bool:
-    """Whether the last validation was better than the one before by more than noise; a falling learning rate alone
+def _still_rising(checkpoint: Path, epoch: int, config: ExperimentConfig, metric: str) -> bool:
+    """Whether the last epoch was the best, and its validation better than the one before by more than noise; a falling learning rate alone
     nearly always ends with the best. False where nothing is known."""
+    if checkpoint.name != BEST or epoch != config.trainer.max_epochs:
+        return False
     try:
-        with table.open(newline="", encoding="utf-8") as file:
+        with (run_dir_of(checkpoint) / "metrics.csv").open(newline="", encoding="utf-8") as file:
             values = [float(row[f"val/{metric}"]) for row in csv.DictReader(file) if row.get(f"val/{metric}")]
     except (OSError, ValueError, csv.Error):
         return False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 
@@ -140,6 +141,8 @@ class DetectionReport:
         """To the numbers at the top."""
         return dict.fromkeys(("F1", "mask_F1"), "mean of classes, each at its best threshold")
 
+    hidden: ClassVar[tuple[str, ...]] = ()
+    """Of label maps alone."""
     shown = "prediction, detections from the best threshold of their class on,"
     """In the large pictures."""
 

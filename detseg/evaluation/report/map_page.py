@@ -38,7 +38,7 @@ from detseg.metrics.segmentation_result import SegmentationResult
 from detseg.structures import ClassTable, FloatArray, IntArray, UInt8Array
 
 _SHOWN, _SUSPECTS_SHOWN, _CONFUSIONS = 6, 12, 8
-_OF_A_VIDEO = 2
+_OF_A_VIDEO, _NEAR = 2, 50  # images of a stretch, and numbers of frames
 _LOST, _FOUND_ALONE = 0.05, 0.3  # IoU of a class that is hardly ever taken, and F1 that its own probability reaches
 _LEARNED = 0.1  # IoU of a class from which the model's doubts of its labels count
 
@@ -112,7 +112,7 @@ class MapReport:
         others: name → best F1 and the probability from which it is reached."""
         found = {}
         for row, curve in zip(self.result.classes, self.study.curves(), strict=True):
-            best = int(curve.f1.argmax())
+            best = len(curve.f1) - 1 - int(curve.f1[::-1].argmax())  # of equals the highest threshold, as the slider
             if row.num_pixels and row.iou < _LOST and curve.f1[best] >= _FOUND_ALONE:
                 found[row.name] = float(curve.f1[best]), float(curve.thresholds[best])
         return found
@@ -249,7 +249,8 @@ class MapReport:
             exhibit = Exhibit(place, f"mean IoU {self.image_ious[place]:.3f}")
             figures.append((exhibit, self.names[place], errors))
         text = (
-            "<p>The worst images, at most two of a video; orange: wrong pixels. A click shows truth and prediction.</p>"
+            "<p>The worst images, at most two of 50 frames of a video where there are others; orange: wrong pixels. A "
+            "click shows truth and prediction.</p>"
         )
         return text + number_shown(len(figures), len(self.names), ERRORS) + gallery.figures(figures)
 
@@ -294,16 +295,16 @@ class MapReport:
 
 
 def varied(order: Sequence[int], names: Sequence[str]) -> list[int]:
-    """Positions of images without the third and further ones of a video: names that differ in their last number alone,
-    where there is more than one such series."""
-    series = [re.sub(r"\d+(?=\D*$)", "", name) for name in names]
-    if len(set(series)) == 1:
-        return list(order)
-    kept = list[int]()
+    """Positions of images, where the third and further ones of a stretch of video come after all others: names that
+    differ in their last number alone, by fewer than 50."""
+    parts = [re.fullmatch(r"(.*?)(\d*)(\D*)", name, flags=re.DOTALL) for name in names]
+    series = [(part[1], int(part[2] or 0), part[3]) for part in parts if part]
+    first, rest = list[int](), list[int]()
     for place in order:
-        if sum(series[other] == series[place] for other in kept) < _OF_A_VIDEO:
-            kept.append(place)
-    return kept
+        before, number, after = series[place]
+        near = [(a, c) == (before, after) and abs(b - number) < _NEAR for a, b, c in (series[k] for k in first)]
+        (first if sum(near) < _OF_A_VIDEO else rest).append(place)
+    return first + rest
 
 
 def legend(classes: ClassTable) -> str:

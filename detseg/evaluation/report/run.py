@@ -118,15 +118,13 @@ def report(
     }
     # Test images are not looked at unasked: what is looked at is soon optimised.
     splits: list[Split] = ["train", "val", "test"] if split == "test" else ["train", "val"]
-    hidden = tuple(found.hidden) if isinstance(found, MapReport) else ()
-    options: Any = {"hidden": hidden, "human": human, "train_dev": train_dev, "overrides": overrides, "device": device}
+    options: Any = {"human": human, "train_dev": train_dev, "overrides": overrides, "device": device}
     known: dict[Part, Any] = {"val": (evaluator, found.samples)} if split == "val" else {}
-    following = what_next(checkpoint, splits=splits, known=known, **options)
-    curves = _training(run_dir, next(iter(found.result.headline)))
-    background = [("training", "Training", curves), *_provenance(run_dir), _settings(config)]
+    following = what_next(checkpoint, splits=splits, known=known, hidden=tuple(found.hidden), **options)
+    background = [("training", "Training", _training(run_dir, found)), *_provenance(run_dir), _settings(config)]
     more = [*more, ("next", "What next", what_next_section(following, curve))]
     verdicts = [f"What next: {following.verdict}.", *([] if curve is None else [f"More images: {curve.verdict}."])]
-    about = f"{_about(config, contents.epoch)}; {found.about(_data_name(config), split)}"
+    about = f"{_model_line(config, contents.epoch)}; {found.about(_data_name(config), split)}"
     return _write(found, folder, f"{run_dir.name}, {split}", about, facts, more, background, verdicts)
 
 
@@ -170,10 +168,10 @@ def _opened(
     return model, contents, config, dataset
 
 
-def _about(config: ExperimentConfig, epoch: int) -> str:
+def _model_line(config: ExperimentConfig, epoch: int) -> str:
     """Model, where it began, its input, and how long it was trained."""
     model, (height, width) = config.model, config.data.input_hw
-    parts = [model.name]
+    parts: list[str] = [model.name]
     if not isinstance(model, CustomModelConfig):
         backbone = model.backbone
         parts[0] += f" on {backbone.name}"
@@ -247,12 +245,12 @@ def _fingerprint(dataset: AnyDataset) -> dict[str, str]:
     return {"fingerprint": ", ".join(f"{name} {value}" for name, value in found.items() if value)}
 
 
-def _training(run_dir: Path, metric: str) -> str:
+def _training(run_dir: Path, found: DetectionReport | MapReport) -> str:
     """The curves of its ``metrics.csv``; empty where there is none, or a damaged one."""
     table = run_dir / "metrics.csv"
     try:
         with table.open(newline="", encoding="utf-8") as file:
-            return training_curves(list(csv.DictReader(file)), metric)
+            return training_curves(list(csv.DictReader(file)), next(iter(found.result.headline)))
     except FileNotFoundError:
         return ""
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
