@@ -425,8 +425,8 @@ def _facts_of(
 
 
 def _still_rising(checkpoint: Path, epoch: int, config: ExperimentConfig, metric: str) -> bool:
-    """Whether the last epoch was the best, and its validation better than the one before by more than noise; a falling learning rate alone
-    nearly always ends with the best. False where nothing is known."""
+    """Whether the last epoch was the best, and its validation better than the one before by more than noise: with a
+    falling learning rate the last is nearly always the best. False where nothing is known."""
     if checkpoint.name != BEST or epoch != config.trainer.max_epochs:
         return False
     try:

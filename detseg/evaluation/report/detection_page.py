@@ -143,7 +143,7 @@ class DetectionReport:
 
     hidden: ClassVar[tuple[str, ...]] = ()
     """Of label maps alone."""
-    shown = "prediction, detections from the best threshold of their class on,"
+    shown = "the detections from the best threshold of their class on"
     """In the large pictures."""
 
     @cached_property
@@ -462,7 +462,7 @@ class DetectionReport:
     def _pictures(self, gallery: Gallery) -> str:
         parts = [
             f"<p>{self._rule} Blue: the label; orange: the detection. A click shows the whole image with these two "
-            "outlined; all other boxes of it have the colour of their class.</p>"
+            "outlined; its other colours tell classes apart, and neighbours of one class.</p>"
         ]
         kinds = list(self.exhibits())
         num = int((self.outcomes.kinds >= 0).sum() + (self.outcomes.to_find & ~self.outcomes.found).sum())

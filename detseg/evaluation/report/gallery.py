@@ -77,7 +77,7 @@ class Gallery:
             '<button class="previous" aria-label="previous">‹</button><button class="next" aria-label="next">›</button>'
             '<div class="picture"><img '
             f'loading="lazy" alt="truth and prediction" src="{jpeg_address(data)}"></div><div class="part"></div>'
-            f"<span>{html_name(names[number])}: truth on the left, {shown} on the right{note}</span></div>"
+            f"<span>{html_name(names[number])}: truth on the left, on the right {shown}{note}</span></div>"
             for number, data in files.items()
         )
 

@@ -80,7 +80,7 @@ class MapReport:
         """The numbers at the top."""
         return self.result.headline
 
-    shown = "the class of each pixel that is predicted"
+    shown = "the most probable class of each pixel"
     """In the large pictures."""
     notes: ClassVar[Mapping[str, str]] = {}
     """To the numbers at the top."""
