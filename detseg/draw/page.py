@@ -19,7 +19,13 @@ body { margin: 0 auto; max-width: 1240px; padding: 16px; background: var(--paper
   font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 24px; margin: 8px 0; } h2 { font-size: 20px; margin: 32px 0 8px; } h3 { font-size: 16px; margin: 0; }
 p { margin: 4px 0; } a { color: inherit; } .soft { color: var(--soft); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; } .wide { overflow-x: auto; }
+table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; }
+/* A shadow at the right edge says that there is more; it is covered once the end is reached. */
+.wide { --shadow: color-mix(in srgb, var(--ink) 45%, transparent); overflow-x: auto; background:
+  linear-gradient(to left, var(--paper) 40%, transparent) right / 48px 100% no-repeat local,
+  linear-gradient(to left, var(--shadow), transparent) right / 20px 100% no-repeat scroll; }
+.wide tr > :first-child { position: sticky; left: 0; z-index: 1; background: var(--paper); }
+section { --paper: var(--card); }
 th, td { padding: 2px 12px 2px 0; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 th { font-weight: 600; border-bottom: 1px solid var(--line); }
@@ -66,10 +72,27 @@ def html_text(text: str) -> str:
     return escape(printable(text))
 
 
-def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], attributes: str = "") -> str:
-    """A table of texts, which scrolls where it is wider than the page."""
+def file_link(name: str) -> str:
+    """A link to a file that lies beside the page."""
+    return f'<a href="{html_text(name)}">{html_text(name)}</a>'
+
+
+def html_name(name: str, longest: int = 32) -> str:
+    """The name of a file, shortened in the middle where it is long; the whole one is its title."""
+    if len(name) <= longest:
+        return html_text(name)
+    half = (longest - 1) // 2
+    return f'<span title="{html_text(name)}">{html_text(f"{name[:half]}…{name[-half:]}")}</span>'
+
+
+def html_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], attributes: str = "", soft: Sequence[int] = ()
+) -> str:
+    """A table of texts, which scrolls where it is wider than the page; ``soft``: positions of rows in grey."""
     lines = ["<thead><tr>", *(f"<th>{html_text(cell)}</th>" for cell in head), "</tr></thead><tbody>"]
-    lines += ["<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in rows]
+    for number, row in enumerate(rows):
+        cells = "".join(f"<td>{html_text(cell)}</td>" for cell in row)
+        lines.append(f'<tr class="soft">{cells}</tr>' if number in soft else f"<tr>{cells}</tr>")
     return f'<div class="wide"><table{attributes and f" {attributes}"}>{"".join(lines)}</tbody></table></div>'
 
 

@@ -63,8 +63,10 @@ class Facts:
     """What a run's settings do not say.
 
     Attributes:
-        still_rising: whether the last epoch was the best one.
+        still_rising: whether the last validation was clearly better than the one before.
         unlearned: classes of which hardly anything is found in the training images.
+        unlearned_on_val: the same in the validation images.
+        hidden: classes that are hardly ever the most probable one, though their own probability tells them apart.
         small: class → the side of its median object in the network input, pixels, where that is short.
         scale: by how much images are reduced to the network input, where label maps are found; 1: not.
     """
@@ -73,6 +75,8 @@ class Facts:
     small: Mapping[str, float] = field(default_factory=dict)
     scale: float = 1.0
     unlearned: tuple[str, ...] = ()
+    unlearned_on_val: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
 
 def steps_against(gap: GapName, config: ExperimentConfig, facts: Facts) -> tuple[Step, ...]:
@@ -96,9 +100,12 @@ def steps_against(gap: GapName, config: ExperimentConfig, facts: Facts) -> tuple
 
 def _against_bias(config: ExperimentConfig, facts: Facts) -> Iterator[Step]:
     epochs, augmentation = config.trainer.max_epochs, config.data.augmentation
+    if facts.hidden:
+        yield from _class_weights(config)
     if facts.still_rising:
-        yield _set("trainer.max_epochs", 2 * epochs, f"the last of the {epochs} epochs was the best; train longer")
-    if facts.unlearned:
+        why = f"the metric still rose at the last of the {epochs} epochs; train longer"
+        yield _set("trainer.max_epochs", 2 * epochs, why)
+    if facts.unlearned and not facts.hidden:
         yield from _class_weights(config)
     if (backbone := _backbone(config)) is not None and backbone.freeze != "none" and backbone.unfreeze_epoch is None:
         yield _set("model.backbone.freeze", "none", "a part of the backbone never learned; train all of it")
@@ -202,6 +209,8 @@ def _class_weights(config: ExperimentConfig) -> Iterator[Step]:
     if isinstance(model, SegmenterConfig):
         if model.loss.class_weights is None and (model.loss.cross_entropy.weight or model.loss.focal.weight):
             yield _set("model.loss.class_weights", "median_frequency", why)
+        if not model.loss.dice.weight:
+            yield _set("model.loss.dice.weight", 1.0, "a loss by overlap, which weighs rare classes as frequent ones")
     elif not isinstance(model, CustomModelConfig) and model.class_weights is None:
         yield _set("model.class_weights", "inverse_sqrt_frequency", why)
 

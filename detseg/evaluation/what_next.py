@@ -7,6 +7,7 @@ what is lost on new images of their kind (chapter 20), data mismatch what is los
 
 from __future__ import annotations
 
+import csv
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from detseg.checkpoint import BEST, ModelCheckpoint
+from detseg.checkpoint import BEST, ModelCheckpoint, run_dir_of
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.annotations.report import sizes_in_input
 from detseg.data.build import Split, resolve_data
@@ -52,6 +53,7 @@ annotators fall short, too: measured from 1, it would always say that bias is wh
 _SEEDS: dict[Part, int] = {"val": 0, "train": 1, "train-dev": 2, "test": 3}  # val as in all other reports
 _LARGE_BIAS, _MANY_TIMES = 0.2, 5.0  # of the metric measured from 1, and of the largest other gap
 _UNLEARNED = 0.05  # of the metric of a class on the training images
+_NOISE = 0.005  # by which a metric changes from one validation to the next where nothing is learned
 _SHORT = 32.0  # pixels of the network input; COCO's border of small objects
 
 
@@ -145,8 +147,8 @@ def gaps(
         value = top.number - bottom.number
         low, high = interval(value, top.samples - bottom.samples)
         words = _words(name, metric, (above, top.number), (below, bottom.number), human, config)
-        if name == "avoidable bias" and facts.unlearned:
-            words += f"; classes that are not learned: {', '.join(facts.unlearned)}"
+        if name == "avoidable bias":
+            words += _unlearned(facts, metric)
         steps = steps_against(name, config, facts) if config is not None else ()
         found.append(Gap(name, value, low, high, words, steps))
     # What 1 would be is not known: a gap from there is the largest in nearly every run, and tells least.
@@ -165,7 +167,7 @@ def _is_biased(found: Sequence[Gap], facts: Facts) -> bool:
     """Whether bias is what is wrong, though what 1 would be is not known."""
     bias = next((gap.value for gap in found if gap.name == "avoidable bias"), 0.0)
     others = [gap.value for gap in found if gap.name != "avoidable bias" and gap.is_clear]
-    is_unlearned = bias > _LARGE_BIAS and (facts.still_rising or bool(facts.unlearned))
+    is_unlearned = bias > _LARGE_BIAS and (facts.still_rising or bool(facts.unlearned))  # on val it may be variance
     return is_unlearned or bias > _MANY_TIMES * max(others, default=0.0)
 
 
@@ -195,13 +197,23 @@ def _words(
             return f"{metric} is {below[1]:.3f} on images that the model was trained on; {level}"
         case "variance":
             mixed = below[0] == "val" and not val_is_like_train
-            doubt = "; in part val may be of another kind, which a train-dev set would tell"
+            doubt = (
+                "; where val's images are of another kind than the training's, a part of that is due to the kind: "
+                "--train-dev tells how much"
+            )
             return f"{both}, which the model was not trained on{doubt if mixed else ''}"
         case "data mismatch":
             return f"{both}; the model was trained on neither, so what differs is the kind of images"
         case "overfitting to val":
             doubt = ", and test may be of another kind" if val_is_like_train else ""
             return f"{both}; the best epoch and the settings were chosen by val{doubt}"
+
+
+def _unlearned(facts: Facts, metric: str) -> str:
+    of = "IoU" if metric == "mIoU" else metric
+    parts = {"train": facts.unlearned, "val": facts.unlearned_on_val}
+    named = [f"on {part} {', '.join(names)}" for part, names in parts.items() if names]
+    return f"; classes that are not learned ({of} below {_UNLEARNED:g}): {'; '.join(named)}" if named else ""
 
 
 @dataclass(frozen=True)
@@ -268,6 +280,7 @@ def what_next(
     overrides: Sequence[str] = (),
     device: str = "auto",
     known: Mapping[Part, tuple[Evaluator, Samples]] | None = None,
+    hidden: tuple[str, ...] = (),
 ) -> WhatNext:
     """Score a model on all parts of its data, and read the gaps between them.
 
@@ -283,6 +296,7 @@ def what_next(
         overrides: of ``data`` and ``evaluation``.
         device: ``auto``, ``cpu``, ``cuda``, ...
         known: evaluator and samples of parts that were evaluated with these overrides (label maps: ``keep_images``).
+        hidden: of ``Facts``.
 
     Raises:
         DetsegError: the checkpoint is missing or wrong, there is no such metric, or the train-dev set cannot be opened.
@@ -290,15 +304,12 @@ def what_next(
     _check_human(human)
     target = find_device(device)
     model, trained, contents = load_model(checkpoint)
-    still_rising = checkpoint.name == BEST and contents.epoch == trained.trainer.max_epochs
     opened, notes = _open(checkpoint, contents, splits, overrides, train_dev)
-    scores, facts, seen = dict[Part, Scored](), Facts(still_rising), dict[Part, DetectionEvaluator]()
+    scores, facts, seen = dict[Part, Scored](), Facts(hidden=hidden), dict[Part, DetectionEvaluator]()
     for part, (config, dataset) in opened.items():
         logger.info(f"{part}: {counted(len(dataset), 'image')} of {dataset.name}")
         evaluator, samples = (known or {}).get(part) or _evaluated(model, dataset, config, contents, target, part)
-        metric = metric or next(name for name in PREFERRED if name in samples.numbers)
-        if metric not in samples.numbers:
-            raise ConfigError(f"metric: there is no {metric}; choose from {', '.join(samples.numbers)}")
+        metric = _known_metric(metric, samples)
         result = evaluator.compute()
         scores[part] = Scored(result.numbers[metric], samples.numbers[metric], len(dataset))
         seen |= {part: evaluator} if isinstance(evaluator, DetectionEvaluator) else {}
@@ -306,6 +317,7 @@ def what_next(
             notes.append(f"{part}: {metric} is not defined; are there annotations?")
         facts = replace(facts, **_facts_of(part, dataset, evaluator, result, config, metric))
     assert metric is not None  # something was opened
+    facts = replace(facts, still_rising=_still_rising(checkpoint, contents.epoch, trained, metric))
     if seen and len({one.num_images for one in scores.values()}) > 1:
         notes.append("A gap is between as many images of both parts, by seed 0: of fewer images scores are higher.")
     notes.append("Intervals of 95 % are for the choice of the images; other seeds would change the numbers, too.")
@@ -322,6 +334,13 @@ def what_next(
 def _check_human(human: float | None) -> None:
     if human is not None and not 0 < human <= 1:
         raise ConfigError(f"human level: expected a number above 0 and up to 1, such as 0.95, got {human:g}")
+
+
+def _known_metric(metric: str | None, samples: Samples) -> str:
+    metric = metric or next(name for name in PREFERRED if name in samples.numbers)
+    if metric not in samples.numbers:
+        raise ConfigError(f"metric: there is no {metric}; choose from {', '.join(samples.numbers)}")
+    return metric
 
 
 _Opened = dict[Part, tuple[ExperimentConfig, AnyDataset]]
@@ -399,12 +418,23 @@ def _facts_of(
     """What a part says: sizes that of val, before that of train; classes of which hardly anything is found train."""
     if part not in ("train", "val"):
         return {}
+    values = result.by_class.get("IoU" if metric == "mIoU" else metric, ())  # of some metrics there are none
+    low = tuple(name for name, value in zip(dataset.classes.names, values, strict=False) if value < _UNLEARNED)
     facts = _sizes(dataset, evaluator, config)
-    if part == "train":
-        values = result.by_class.get("IoU" if metric == "mIoU" else metric, ())  # of some metrics there are none
-        pairs = zip(dataset.classes.names, values, strict=False)
-        facts["unlearned"] = tuple(name for name, value in pairs if value < _UNLEARNED)
-    return facts
+    return facts | {"unlearned" if part == "train" else "unlearned_on_val": low}
+
+
+def _still_rising(checkpoint: Path, epoch: int, config: ExperimentConfig, metric: str) -> bool:
+    """Whether the last epoch was the best, and its validation better than the one before by more than noise: with a
+    falling learning rate the last is nearly always the best. False where nothing is known."""
+    if checkpoint.name != BEST or epoch != config.trainer.max_epochs:
+        return False
+    try:
+        with (run_dir_of(checkpoint) / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            values = [float(row[f"val/{metric}"]) for row in csv.DictReader(file) if row.get(f"val/{metric}")]
+    except (OSError, ValueError, csv.Error):
+        return False
+    return len(values) > 1 and values[-1] - values[-2] > _NOISE
 
 
 def _samples(evaluator: Evaluator, seed: int) -> Samples:

@@ -65,6 +65,7 @@ def export_checkpoint(
     *,
     precision: Precision = "fp32",
     static_hw: tuple[int, int] | None = None,
+    any_size: bool = False,
     nms: bool = True,
     split: Split = "val",
     overrides: Sequence[str] = (),
@@ -78,8 +79,10 @@ def export_checkpoint(
         form: ``onnx``, ``openvino`` or ``torch`` (a program of ``torch.export``).
         out: the file to write; None: ``export/`` in the run directory.
         precision: ``fp16`` and ``int8`` of OpenVINO alone.
-        static_hw: take one image of this size at a time alone; None: as many as come and, of a segmentation model, of
-            any size, where the model allows.
+        static_hw: take one image of this size at a time alone; None: images of the run's size, as many as come, of
+            R-CNN one at a time.
+        any_size: of a segmentation model: take images of any size. The exporter needs minutes for backbones that pad
+            as TensorFlow does (``tf_...``).
         nms: of YOLO: whether NMS is inside the file; it always is of R-CNN.
         split: the images of the comparison, and of the calibration for ``int8`` (its first ``num_calibration``).
         overrides: of ``data`` and ``evaluation``.
@@ -104,7 +107,7 @@ def export_checkpoint(
         raise ConfigError(f"--out {path}: expected a name that ends in {SUFFIX[form]}, by which it is recognised")
     check_writable(path.parent, "--out")
     folded = fuse(model, "cpu")
-    description = describe(folded, config, contents, precise, static_hw, nms and form != "torch")
+    description = describe(folded, config, contents, precise, static_hw, nms and form != "torch", any_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.info(f"exporting {checkpoint} as {form}, {precision}")
     _write(folded, with_precision(description, precision), form, path, dataset, num_calibration)
@@ -144,12 +147,15 @@ def describe(
     checkpoint: Path,
     static_hw: tuple[int, int] | None = None,
     nms: bool = True,
+    any_size: bool = False,
 ) -> Description:
     """What a file says of a model; arguments as of ``export_checkpoint``. ConfigError: a size that it does not take."""
     kind, parts = kind_of(config.model), cast(Any, model)
     task: Any = "instance" if kind.finds_masks else "detection" if kind.finds_objects else "semantic"
     stride = int(max(parts.neck.strides) if kind.finds_objects else parts.stride)
     hw = static_hw or config.data.input_hw
+    if any_size and (static_hw or task != "semantic"):
+        raise ConfigError("--any-size: is for segmentation models, without --static; leave it out")
     if static_hw and any(side < stride or side % stride for side in hw):
         raise ConfigError(f"--static {hw[0]} {hw[1]}: expected multiples of {stride}, the model's coarsest stride")
     limits: dict[str, Any] = {}
@@ -166,7 +172,7 @@ def describe(
         contents.classes,
         hw,
         batch=1 if static_hw or isinstance(model, RCNNDetector) else None,
-        any_size=task == "semantic" and static_hw is None,
+        any_size=any_size,
         stride=stride,
         padding=tuple(parts.normalize.mean.flatten().tolist()),
         value_range=config.data.value_range,

@@ -98,7 +98,7 @@ class SegmentationResult:
         if len(found) == 1 and len(self.classes) > 1 and true != found:
             sentences.append(
                 f"Every pixel is predicted as {found[0]!r}: the model has not learned yet, or the other classes are "
-                f"too rare for its loss (model.loss.class_weights, model.loss.dice)."
+                f"too rare for its loss (model.loss.class_weights)."
             )
         else:
             true_and_found = [row for row in self.classes if row.num_pixels and row.num_predicted]
@@ -106,7 +106,7 @@ class SegmentationResult:
                 rows = ", ".join(f"{row.name} (IoU {row.iou:.3f}, recall {row.recall:.3f})" for row in weak)
                 sentences.append(
                     f"Classes that are hardly found: {rows}: train longer (trainer.max_epochs), or give rare classes "
-                    f"more weight (model.loss.class_weights, model.loss.dice)."
+                    f"more weight (model.loss.class_weights)."
                 )
             if missed := [name for name in true if name not in found]:
                 sentences.append(f"Classes that are in the truth but never predicted: {', '.join(missed)}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -86,6 +87,19 @@ def test_classes_that_are_not_learned_weigh_more(name: str, weights: str) -> Non
     facts = Facts(unlearned=("ball",))
     assert said(load_config(name, [f"{path}=null"]), "avoidable bias", facts)[0] == weights
     assert weights not in said(load_config(name, [weights]), "avoidable bias", facts)
+
+
+def test_weights_of_classes_come_before_longer_training_where_the_model_tells_them_apart() -> None:
+    config = load_config("unet_shapes", ["model.loss.class_weights=null", "model.loss.dice.weight=1"])
+    weights, longer = "model.loss.class_weights=median_frequency", "trainer.max_epochs="
+    facts = Facts(still_rising=True, unlearned=("ball",))
+    first, second, *_ = said(config, "avoidable bias", facts)
+    assert (first.startswith(longer), second) == (True, weights)
+    first, second, *_ = others = said(config, "avoidable bias", replace(facts, hidden=("ball",)))
+    assert (first, second.startswith(longer)) == (weights, True)
+    assert "model.loss.dice.weight=1.0" not in others
+    off = load_config("unet_shapes", ["model.loss.class_weights=null", "model.loss.dice.weight=0"])
+    assert "model.loss.dice.weight=1.0" in said(off, "avoidable bias", facts)
 
 
 def test_what_was_not_tried_comes_first() -> None:

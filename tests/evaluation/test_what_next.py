@@ -114,7 +114,7 @@ def test_bias_comes_first_where_the_training_images_say_so(
     verdict = WhatNext("a.ckpt", "mIoU", {}, None, tuple(found), ("",)).verdict
     assert verdict.endswith(f"; {found[0].steps[0].to_do}")
     if expected == "avoidable bias":
-        assert ("classes that are not learned: pole" in verdict) is bool(facts.unlearned)
+        assert ("classes that are not learned (IoU below 0.05): on train pole" in verdict) is bool(facts.unlearned)
         first = {True: "try trainer.max_epochs=", False: "try "}[facts.still_rising]
         assert f"; {first}" in verdict
 
@@ -172,6 +172,21 @@ def test_the_scores_are_those_of_evaluate(tiny_run: TinyRun) -> None:
     content = json.loads(json.dumps(found.to_dict()))
     assert content["verdict"] == found.verdict
     assert found.metric in rendered(found.table())
+
+
+@pytest.mark.parametrize(("last", "longer"), [(0.504, False), (0.506, True)])
+def test_a_run_still_rises_where_the_last_validation_is_better_by_more_than_noise(
+    last: float, longer: bool, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run.run_dir, run)
+    best = run / "checkpoints" / "best.ckpt"
+    content = read_raw_checkpoint(best)
+    content["detseg"]["config"]["trainer"]["max_epochs"] = load_model(best)[2].epoch
+    save_atomically(content, best)
+    (run / "metrics.csv").write_text(f"epoch,val/AP50\n5,0.3\n10,0.5\n11,\n15,{last}\n")
+    bias = next(gap for gap in what_next(best, splits=["train"], device="cpu").gaps if gap.name == "avoidable bias")
+    assert ("still rose" in bias.steps[0].why) is longer
 
 
 def test_what_was_evaluated_already_is_not_evaluated_again(tiny_run: TinyRun) -> None:

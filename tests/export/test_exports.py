@@ -40,7 +40,8 @@ def yolo(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unet(tiny_segmentation: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_checkpoint(tiny_segmentation.run_dir, "onnx", tmp_path_factory.mktemp("unet") / "unet.onnx")
+    path = tmp_path_factory.mktemp("unet") / "unet.onnx"
+    return export_checkpoint(tiny_segmentation.run_dir, "onnx", path, any_size=True)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,15 @@ def test_a_unet_labels_the_same(unet: Path, tiny_segmentation: TinyRun) -> None:
             assert (one.labels != other.labels).mean() < 2e-3  # where two classes are equal but for rounding
     chances = exported(images[0], probabilities=True).probabilities
     np.testing.assert_allclose(chances, original(images[0], probabilities=True).probabilities, atol=1e-3)
+
+
+def test_a_unet_of_one_size(tiny_segmentation: TinyRun, tmp_path: Path) -> None:
+    path = export_checkpoint(tiny_segmentation.run_dir, "onnx", tmp_path / "unet.onnx")
+    exported = load_predictor(path)
+    image = images_of(tiny_segmentation)[0]
+    assert (exported(image).labels != load_predictor(tiny_segmentation.run_dir, "cpu")(image).labels).mean() < 2e-3
+    with pytest.raises(ConfigError, match=r"takes images of 70 x 90 alone, got 32 x 64; export it with --any-size"):
+        exported(image, tile=(32, 64))
 
 
 @pytest.mark.parametrize("output_of_label", [None, (2, 4)])
@@ -235,6 +245,7 @@ def test_no_torch_is_needed(yolo: Path, unet: Path, tiny_run: TinyRun, tmp_path:
     [
         (["--precision", "int8"], "--precision int8: --format onnx has no such; take --format openvino"),
         (["--static", "60", "64"], r"--static 60 64: expected multiples of \d+, the model's coarsest stride"),
+        (["--any-size"], "--any-size: is for segmentation models, without --static; leave it out"),
         (["--tolerance", "7"], "--tolerance: expected a number from 0 to 1"),
         (["model.name=fcn"], r"only data\.\* and evaluation\.\* can be changed"),
     ],

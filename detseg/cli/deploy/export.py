@@ -21,8 +21,10 @@ def export(argv: Sequence[str]) -> None:
     parser.add_argument("--format", choices=("onnx", "openvino", "torch"), default="onnx", help="of the file (onnx)")
     precision = "of the weights (fp32); int8 is calibrated on the images of the split"
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help=precision)
-    static = "one image of this size at a time alone (any number, of a segmentation model of any size)"
+    static = "one image of this size at a time alone (as many as come, of the run's size)"
     parser.add_argument("--static", type=int, nargs=2, metavar=("H", "W"), help=static)
+    sizes = "segmentation models: take images of any size, so that tiles of any size work"
+    parser.add_argument("--any-size", action="store_true", help=sizes)
     outside = "YOLO: leave NMS to the program that reads the file, as OpenCV's DNN module needs it"
     parser.add_argument("--without-nms", action="store_true", help=outside)
     parser.add_argument("--out", type=Path, metavar="FILE", help="the file (export/ in the run directory)")
@@ -41,6 +43,7 @@ def export(argv: Sequence[str]) -> None:
         arguments.out,
         precision=arguments.precision,
         static_hw=arguments.static and tuple(arguments.static),
+        any_size=arguments.any_size,
         nms=not arguments.without_nms,
         split=arguments.split,
         overrides=arguments.overrides,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 
 from detseg.draw import draw_boxes
 from detseg.draw.charts import bars_chart
-from detseg.draw.page import html_table, html_text
+from detseg.draw.page import file_link, html_table, html_text
 from detseg.evaluation.details import ERROR_MEANINGS, intervals_of
 from detseg.evaluation.report.gallery import Exhibit, Gallery, side_by_side
 from detseg.evaluation.report.label_errors import Doubt, Suspect, suspects
@@ -30,11 +32,15 @@ from detseg.evaluation.report.outcomes import (
     slices,
 )
 from detseg.evaluation.report.sections import (
+    ERRORS,
+    SUSPECTS,
+    THRESHOLDS,
     Section,
     calibration_chart,
     class_intervals,
     confusion_table,
     interval_text,
+    number_shown,
     operating_point,
     sortable_table,
     with_interval,
@@ -53,7 +59,8 @@ _KINDS = list(ErrorKind)
 _LOWEST_SCORE = (
     0.1  # of the calibration: below, nearly all detections are wrong, and they are so many that they hide the rest
 )
-_SHOWN, _SUSPECTS_SHOWN = 6, 12
+_SHOWN, _SUSPECTS_SHOWN, _MOST_MISSED = 6, 12, 2
+_FEW = 10  # objects of a group
 _SUSPECT = 0.7
 _LEARNED = 0.1  # AP50 from which the model's doubts of its labels count
 ALL = "all classes"
@@ -129,6 +136,16 @@ class DetectionReport:
         masks = {name: value for name, value in numbers.items() if name.startswith("mask_")}
         return masks | f1 | numbers
 
+    @property
+    def notes(self) -> dict[str, str]:
+        """To the numbers at the top."""
+        return dict.fromkeys(("F1", "mask_F1"), "mean of classes, each at its best threshold")
+
+    hidden: ClassVar[tuple[str, ...]] = ()
+    """Of label maps alone."""
+    shown = "the detections from the best threshold of their class on"
+    """In the large pictures."""
+
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Metric → ends of its 95 % interval."""
@@ -182,6 +199,11 @@ class DetectionReport:
         at = curve_thresholds(ranked, self.thresholds)
         by_class = zip(self.classes.names, ranked, strict=True)
         return {ALL: curve(ranked, at)} | {name: curve([one], at) for name, one in by_class if one.num_objects}
+
+    def about(self, data: str, split: str) -> str:
+        """What was scored, for a line."""
+        images, objects = counted(len(self.images.ids), "image"), counted(int(self.outcomes.to_find.sum()), "object")
+        return f"{data}, {split}: {images}, {objects}"
 
     def in_short(self) -> Iterator[str]:
         """What one should know first, a sentence each."""
@@ -240,6 +262,13 @@ class DetectionReport:
         return "boxes" if self.result.masks is None else "masks"
 
     @property
+    def _rule(self) -> str:
+        """By which threshold and matching most of the page counts."""
+        return (
+            f"Each class from its best threshold on, {self._boxes} matched by VOC's rule at IoU {self.result.f1_iou:g}."
+        )
+
+    @property
     def protocol(self) -> dict[str, str]:
         """How the numbers came about."""
         limit = f"the best {self.max_detections} detections of a class in an image"
@@ -251,8 +280,10 @@ class DetectionReport:
         """All of them, in order; pictures go through the gallery."""
         if self.curves:
             text = (
-                f"<p>{self._masks}What is kept from a score on. A class alone, or all of them at one threshold; F1 at "
-                "the top is the mean over the classes, each at its own, which the table below has.</p>"
+                f"<p>Counts of the detections with at least the score of the slider, {self._boxes} matched by VOC's "
+                f"rule at IoU {self.result.f1_iou:g}: of one class, or of all classes together at one threshold. So "
+                "the F1 of all classes is not that at the top, the mean over the classes, each at its best threshold. "
+                f"These are in the table below and in {file_link(THRESHOLDS)}.</p>"
             )
             yield "threshold", "Threshold", text + operating_point(self.curves, "detections and objects")
         yield "classes", "Classes", self._class_table()
@@ -307,7 +338,8 @@ class DetectionReport:
         differs = f"{errors.ap50:.3f}" != f"{self._ap50:.3f}"
         why = ", as TIDE counts the best 100 detections of an image, of all classes together" if differs else ""
         text = (
-            f"<p>Detections of any score. AP50{self._of_masks} by these rules is {errors.ap50:.3f}{why}. Without any "
+            f"<p>Detections of any score, matched by TIDE's rules: missed is an object that no detection of any "
+            f"score is about. AP50{self._of_masks} by these rules is {errors.ap50:.3f}{why}. Without any "
             f"wrong detection it would be {errors.ap50 + errors.false_positive_gain:.3f}, without missed objects "
             f"{errors.ap50 + errors.false_negative_gain:.3f}. Each kind alone (TIDE, Bolya et al. 2020):</p>"
         )
@@ -317,8 +349,8 @@ class DetectionReport:
         names = list(self.classes.names)
         table = confusion_table(self.outcomes.confusion, [*names, "no object"], [*names, "missed"], "objects")
         text = (
-            f"<p>{self._masks}At the best threshold of each class, IoU {self.result.f1_iou:g}; {SCORE_THRESHOLD} for a "
-            "class of which nothing is right. No object: detections on nothing, beside an object, or on one that "
+            f"<p>{self._rule} A class of which nothing is right has no best threshold: its detections count from "
+            f"{SCORE_THRESHOLD} on. No object: detections on nothing, beside an object, or on one that "
             "another detection has.</p>"
         )
         return text + table
@@ -347,6 +379,7 @@ class DetectionReport:
             parts.append(("Folder", known, number[of_object], number[of_detection]))
         html = []
         for title, names, objects, detections in parts:
+            found = slices(self.outcomes, names, objects, detections)
             rows = [
                 (
                     part.name,
@@ -355,11 +388,15 @@ class DetectionReport:
                     str(part.num_kept),
                     _ratio(part.num_right, part.num_kept),
                 )
-                for part in slices(self.outcomes, names, objects, detections)
+                for part in found
             ]
+            few = [row for row, part in enumerate(found) if part.num_objects < _FEW]
             head = (title, "objects", "found", "detections", "right")
-            html.append(f"<div>{html_table(head, rows)}</div>")
-        text = "<p>Objects that are found and detections that are right, at the best threshold of each class.</p>"
+            html.append(f"<div>{html_table(head, rows, soft=few)}</div>")
+        text = (
+            f"<p>{self._rule} An object is in the group of its own size and shape, a detection in that of its own, so "
+            "the detections of a group may be on objects of another one. Grey: fewer than 10 objects.</p>"
+        )
         return f'{text}<div class="row">{"".join(html)}</div>'
 
     def _sizes(self, boxes: FloatArray, images: IntArray) -> IntArray:
@@ -378,6 +415,10 @@ class DetectionReport:
         records, found = self.records, self.outcomes
         areas = np.where(found.to_find & ~found.found & (found.taken_for < 0), records.object_areas, -1.0)
         order = np.argsort(-areas, kind="stable")[:_SHOWN]
+        missed = Counter(records.object_image_ids[found.to_find & ~found.found].tolist()).most_common(_MOST_MISSED)
+        places = {number: place for place, number in enumerate(self.images.ids)}
+        exhibits = [Exhibit(places[number], f"{counted(num, 'object')} missed") for number, num in missed]
+        yield "Images with the most missed objects", exhibits
         yield "Missed: the largest", [self._exhibit(k, -1) for k in order.tolist() if areas[k] >= 0]
         for kind, title in (
             (ErrorKind.BACKGROUND, "On nothing: the highest scores"),
@@ -419,8 +460,14 @@ class DetectionReport:
         return true, found
 
     def _pictures(self, gallery: Gallery) -> str:
-        parts = ["<p>Blue: the label; orange: the detection. A click shows the whole image, and these in it.</p>"]
-        for title, exhibits in self.exhibits():
+        parts = [
+            f"<p>{self._rule} Blue: the label; orange: the detection. A click shows the whole image with these two "
+            "outlined; its other colours tell classes apart, and neighbours of one class.</p>"
+        ]
+        kinds = list(self.exhibits())
+        num = int((self.outcomes.kinds >= 0).sum() + (self.outcomes.to_find & ~self.outcomes.found).sum())
+        parts.append(number_shown(sum(len(exhibits) for _, exhibits in kinds[1:]), num, ERRORS))
+        for title, exhibits in kinds:
             if exhibits:
                 parts += [f"<h3>{html_text(title)}</h3>", self._shown(exhibits, gallery)]
         return "".join(parts)
@@ -436,16 +483,17 @@ class DetectionReport:
         listed = ", ".join(f"{self._kind(kind)}: {num}" for kind, num in counts.items())
         text = (
             f"<p>Where the model is sure and the label says something else, the largest doubt first: {len(chosen)} "
-            f"with a doubt of {_SUSPECT} or more ({listed}). suspects.csv lists all. A model that was trained on these "
-            "very labels has learned their errors, too: of the training set it finds fewer.</p>"
+            f"with a doubt of {_SUSPECT} or more ({listed}). Doubt, from 0 to 1: the score of the detection that "
+            "says something else, less the best score of the label's own class at that place. A model that was trained "
+            "on these very labels has learned their errors, too: of the training set it finds fewer.</p>"
         )
         if self.images.read is None or not self.suspects:
-            return text
+            return text + f"<p>All are in {file_link(SUSPECTS)}.</p>"
         exhibits = [
             self._exhibit(suspect.object, suspect.detection, f"{self._kind(suspect.kind)}, {suspect.doubt:.2f}: ")
             for suspect in self.suspects[:_SUSPECTS_SHOWN]
         ]
-        return text + self._shown(exhibits, gallery)
+        return text + number_shown(len(exhibits), len(self.suspects), SUSPECTS) + self._shown(exhibits, gallery)
 
     def _kind(self, doubt: Doubt) -> str:
         return str(doubt) if self.result.masks is None else str(doubt).replace("box", "mask")

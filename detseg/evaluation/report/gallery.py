@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from detseg.draw.page import html_text, jpeg_address
+from detseg.draw.page import html_name, html_text, jpeg_address
 from detseg.structures import FloatArray, InstanceMasks, UInt8Array
 
 _SMALL_SIDE, _WIDEST = 220, 1100  # pixels
@@ -53,7 +53,7 @@ class Gallery:
         """HTML of exhibits with the name and the pixels of their images; ``wholes`` must have these images."""
         parts = []
         for exhibit, name, image in exhibits:
-            caption = f"{html_text(exhibit.caption)}<br>{html_text(name)}"
+            caption = f"{html_text(exhibit.caption)}<br>{html_name(name)}"
             small = jpeg_address(jpeg(place_of(image, exhibit)))
             boxes = html_text(json.dumps(list(_outlines(exhibit, (image.shape[0], image.shape[1])))))
             parts.append(
@@ -62,8 +62,9 @@ class Gallery:
             )
         return f'<div class="small pictures">{"".join(parts)}</div>'
 
-    def whole_images(self, names: Sequence[str]) -> str:
-        """HTML of the whole images, each hidden until a link leads to it; ``names`` by image. Where they would be too
+    def whole_images(self, names: Sequence[str], shown: str) -> str:
+        """HTML of the whole images, each hidden until a link leads to it; ``names`` by image, and what of the
+        predictions is ``shown``. Where they would be too
         many bytes, all of them are narrower, and their captions say so."""
         width, files = _WIDEST, {number: jpeg(row) for number, row in self.wholes.items()}
         while sum(map(len, files.values())) > _MOST_BYTES:
@@ -71,9 +72,12 @@ class Gallery:
             files = {number: jpeg(_narrowed(row, width)) for number, row in self.wholes.items()}
         note = f"; {width} pixels wide at most, so that the page stays small" if width < _WIDEST else ""
         return "".join(
-            f'<a class="whole" id="image-{number}" href="#errors" aria-label="close"><div class="picture"><img '
+            f'<div class="whole" id="image-{number}" role="dialog"><a class="close" href="#errors" '
+            'aria-label="close">×</a>'
+            '<button class="previous" aria-label="previous">‹</button><button class="next" aria-label="next">›</button>'
+            '<div class="picture"><img '
             f'loading="lazy" alt="truth and prediction" src="{jpeg_address(data)}"></div><div class="part"></div>'
-            f"<span>{html_text(names[number])}: truth on the left, prediction on the right{note}</span></a>"
+            f"<span>{html_name(names[number])}: truth on the left, on the right {shown}{note}</span></div>"
             for number, data in files.items()
         )
 

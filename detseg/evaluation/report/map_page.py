@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,11 +18,14 @@ from detseg.evaluation.details import intervals_of
 from detseg.evaluation.report.gallery import Exhibit, Gallery, side_by_side
 from detseg.evaluation.report.maps import REGION_SIZES, DoubtedRegion, MapStudy, fixed_confusions, image_ious
 from detseg.evaluation.report.sections import (
+    ERRORS,
+    SUSPECTS,
     Section,
     calibration_chart,
     class_intervals,
     confusion_table,
     interval_text,
+    number_shown,
     operating_point,
     sortable_table,
     with_interval,
@@ -33,6 +38,8 @@ from detseg.metrics.segmentation_result import SegmentationResult
 from detseg.structures import ClassTable, FloatArray, IntArray, UInt8Array
 
 _SHOWN, _SUSPECTS_SHOWN, _CONFUSIONS = 6, 12, 8
+_OF_A_VIDEO, _NEAR = 2, 50  # images of a stretch, and numbers of frames
+_LOST, _FOUND_ALONE = 0.05, 0.3  # IoU of a class that is hardly ever taken, and F1 that its own probability reaches
 _LEARNED = 0.1  # IoU of a class from which the model's doubts of its labels count
 
 Triple = tuple[UInt8Array, UInt8Array, UInt8Array]
@@ -73,6 +80,11 @@ class MapReport:
         """The numbers at the top."""
         return self.result.headline
 
+    shown = "the most probable class of each pixel"
+    """In the large pictures."""
+    notes: ClassVar[Mapping[str, str]] = {}
+    """To the numbers at the top."""
+
     @cached_property
     def samples(self) -> Samples:
         """Of the bootstrap."""
@@ -94,6 +106,21 @@ class MapReport:
         learned = [row.iou >= _LEARNED for row in self.result.classes]
         return sorted((one for one in self.study.doubted if learned[one.label]), key=lambda one: -one.doubt)
 
+    @cached_property
+    def hidden(self) -> dict[str, tuple[float, float]]:
+        """Classes that are hardly ever the most probable one, though their own probability tells their pixels from
+        others: name → best F1 and the probability from which it is reached."""
+        found = {}
+        for row, curve in zip(self.result.classes, self.study.curves(), strict=True):
+            best = len(curve.f1) - 1 - int(curve.f1[::-1].argmax())  # of equals the highest threshold, as the slider
+            if row.num_pixels and row.iou < _LOST and curve.f1[best] >= _FOUND_ALONE:
+                found[row.name] = float(curve.f1[best]), float(curve.thresholds[best])
+        return found
+
+    def about(self, data: str, split: str) -> str:
+        """What was scored, for a line."""
+        return f"{data}, {split}: {counted(len(self.names), 'image')}, {len(self.classes)} classes"
+
     def in_short(self) -> Iterator[str]:
         """What one should know first, a sentence each."""
         name, value = next(iter(self.result.headline.items()))
@@ -109,6 +136,13 @@ class MapReport:
             yield (
                 f"The weakest class is {weakest.name} (IoU {weakest.iou:.3f}, {self._percent(weakest.num_pixels)} of "
                 f"the pixels), the strongest {strongest.name} (IoU {strongest.iou:.3f})."
+            )
+        rows = {row.name: row for row in self.result.classes}
+        for name, (f1, threshold) in self.hidden.items():
+            ever = "hardly ever" if rows[name].num_predicted else "never"
+            yield (
+                f"{name} is {ever} the most probable class, but from a probability of {threshold:.2f} on found with F1 "
+                f"{f1:.2f}: model.loss.class_weights."
             )
         if costs := fixed_confusions(self.confusions.sum(axis=0))[:1]:
             true, found, gain = costs[0]
@@ -206,21 +240,25 @@ class MapReport:
         return f'{text}<div class="row"><div>{regions}</div>{chart}</div>'
 
     def _pictures(self, gallery: Gallery) -> str:
-        order = np.argsort(np.where(np.isnan(self.image_ious), 2, self.image_ious), kind="stable")[:_SHOWN].tolist()
+        order = np.argsort(np.where(np.isnan(self.image_ious), 2, self.image_ious), kind="stable").tolist()
         figures = []
-        for place in order:
+        for place in varied(order, self.names)[:_SHOWN]:
             self._keep_whole(place, gallery)
             image, truth, found = self.read(place)
             errors = draw_semantic_errors(image, truth, found, 1)
             exhibit = Exhibit(place, f"mean IoU {self.image_ious[place]:.3f}")
             figures.append((exhibit, self.names[place], errors))
-        text = "<p>The worst images; orange: wrong pixels. A click shows truth and prediction.</p>"
-        return text + gallery.figures(figures)
+        text = (
+            "<p>The worst images, at most two of 50 frames of a video where there are others; orange: wrong pixels. A "
+            "click shows truth and prediction.</p>"
+        )
+        return text + number_shown(len(figures), len(self.names), ERRORS) + gallery.figures(figures)
 
     def _labels(self, gallery: Gallery) -> str:
         text = (
             f"<p>{counted(len(self.suspects), 'region')} away from outlines where the model is sure (80 % or more) of "
-            "another class than the label. suspects.csv lists all. Orange: the region.</p>"
+            "another class than the label. The doubt by which they are ordered is the sum over the pixels of the "
+            "probability of what is found, less that of the label. Orange: the region.</p>"
         )
         figures, names = [], self.classes.names
         for region in self.suspects[:_SUSPECTS_SHOWN]:
@@ -230,6 +268,7 @@ class MapReport:
             figures.append(
                 (Exhibit(region.image, caption, None, box), self.names[region.image], self.read(region.image)[0])
             )
+        text += number_shown(len(figures), len(self.suspects), SUSPECTS)
         return text + (gallery.figures(figures) if figures else "")
 
     def _keep_whole(self, place: int, gallery: Gallery) -> None:
@@ -255,10 +294,23 @@ class MapReport:
             yield [self.names[region.image], *texts, *map(str, region.box)]
 
 
+def varied(order: Sequence[int], names: Sequence[str]) -> list[int]:
+    """Positions of images, where the third and further ones of a stretch of video come after all others: names that
+    differ in their last number alone, by fewer than 50."""
+    parts = [re.fullmatch(r"(.*?)(\d*)(\D*)", name, flags=re.DOTALL) for name in names]
+    series = [(part[1], int(part[2] or 0), part[3]) for part in parts if part]
+    first, rest = list[int](), list[int]()
+    for place in order:
+        before, number, after = series[place]
+        near = [(a, c) == (before, after) and abs(b - number) < _NEAR for a, b, c in (series[k] for k in first)]
+        (first if sum(near) < _OF_A_VIDEO else rest).append(place)
+    return first + rest
+
+
 def legend(classes: ClassTable) -> str:
     """The colours of the classes."""
     return "".join(
-        f'<span style="border-left: 14px solid rgb{color}; padding: 0 14px 0 6px">{html_text(name)}</span>'
+        f'<span style="border-left: 14px solid rgb{color}; padding-left: 6px">{html_text(name)}</span>'
         for name, color in zip(classes.names, class_colors(classes.names), strict=True)
     )
 

@@ -23,7 +23,10 @@ for (const head of document.querySelectorAll("table.sortable th")) {
 }
 
 // A whole image shows the error that was clicked, on both sides and enlarged.
-for (const link of document.querySelectorAll("figure a")) link.addEventListener("click", () => {
+const links = [...document.querySelectorAll("figure a")];
+let current = -1;
+const outline = link => {
+  current = links.indexOf(link);
   const whole = document.querySelector(link.hash), picture = whole.querySelector(".picture");
   const boxes = JSON.parse(link.dataset.boxes).map(([kind, ...sides]) => {
     const box = document.createElement("i");
@@ -34,7 +37,15 @@ for (const link of document.querySelectorAll("figure a")) link.addEventListener(
   picture.replaceChildren(picture.querySelector("img"), ...boxes);
   const part = link.querySelector("img").cloneNode();
   whole.querySelector(".part").replaceChildren(part, part.alt);
-});
+};
+for (const link of links) link.addEventListener("click", () => outline(link));
+
+const step = by => {
+  if (current < 0) current = links.findIndex(link => link.hash === location.hash);
+  const link = links[(current + by + links.length) % links.length];
+  outline(link);
+  location.replace(link.hash);
+};
 
 // It closes where the page was: the entry before in the history may be of another page.
 const close = event => {
@@ -43,9 +54,16 @@ const close = event => {
   location.hash = "";
   scrollTo(x, y);
 };
-for (const whole of document.querySelectorAll(".whole")) whole.addEventListener("click", close);
+for (const whole of document.querySelectorAll(".whole")) whole.addEventListener("click", event => {
+  if (event.target.className === "previous") step(-1);
+  else if (event.target.className === "next") step(1);
+  else close(event);
+});
 document.addEventListener("keydown", event => {
-  if (event.key === "Escape" && document.querySelector(".whole:target")) close(event);
+  if (!document.querySelector(".whole:target")) return;
+  if (event.key === "Escape") close(event);
+  if (event.key === "ArrowLeft") step(-1);
+  if (event.key === "ArrowRight") step(1);
 });
 
 const element = id => document.getElementById(id);

@@ -19,21 +19,25 @@ import yaml
 from torch import nn
 
 from detseg.atomic_write import check_writable, write_text
-from detseg.checkpoint import run_checkpoint, run_dir_of
+from detseg.checkpoint import ModelCheckpoint, run_checkpoint, run_dir_of
 from detseg.checkpoint.provenance import command, machine, read_run_file
 from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.model import CustomModelConfig
 from detseg.data.build import Split, resolve_data
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.fingerprint import fingerprint
 from detseg.data.datasets.segmentation import SegmentationDataset
-from detseg.draw.page import html_document, html_text
+from detseg.draw.page import file_link, html_document, html_text
 from detseg.errors import CheckpointError
 from detseg.evaluation.report.detection_page import DetectionReport, Images
 from detseg.evaluation.report.gallery import Gallery
 from detseg.evaluation.report.map_page import MapReport, Triple, legend
 from detseg.evaluation.report.maps import MapStudy
 from detseg.evaluation.report.sections import (
+    ERRORS,
+    SUSPECTS,
+    THRESHOLDS,
     Section,
     facts_table,
     headline,
@@ -96,13 +100,13 @@ def report(
     """
     find_device(device)  # an error comes first
     checkpoint = run_checkpoint(checkpoint)
-    model, classes, config, dataset = _opened(checkpoint, split, overrides, train_dev)
+    model, contents, config, dataset = _opened(checkpoint, split, overrides, train_dev)
     run_dir, folder = run_dir_of(checkpoint), folder or report_folder(checkpoint, split)
     check_writable(folder, "--out")
     curve = learn() if learn is not None else None
     more = explain() if explain is not None and kind_of(config.model).finds_objects else ()
     predictor: Any = load_predictor(checkpoint, device)
-    found, evaluator = _looked_at(model, dataset, config, classes, predictor)
+    found, evaluator = _looked_at(model, dataset, config, contents.classes, predictor)
     facts = {
         "model": f"{config.model.name}, {checkpoint}",
         "images": f"{counted(len(dataset), 'image')} of {split}, {dataset.name}",
@@ -116,12 +120,12 @@ def report(
     splits: list[Split] = ["train", "val", "test"] if split == "test" else ["train", "val"]
     options: Any = {"human": human, "train_dev": train_dev, "overrides": overrides, "device": device}
     known: dict[Part, Any] = {"val": (evaluator, found.samples)} if split == "val" else {}
-    following = what_next(checkpoint, splits=splits, known=known, **options)
-    curves = _training(run_dir, next(iter(found.result.headline)))
-    background = [("training", "Training", curves), *_provenance(run_dir), _settings(config)]
+    following = what_next(checkpoint, splits=splits, known=known, hidden=tuple(found.hidden), **options)
+    background = [("training", "Training", _training(run_dir, found)), *_provenance(run_dir), _settings(config)]
     more = [*more, ("next", "What next", what_next_section(following, curve))]
     verdicts = [f"What next: {following.verdict}.", *([] if curve is None else [f"More images: {curve.verdict}."])]
-    return _write(found, folder, f"{run_dir.name}, {split}", facts, more, background, verdicts)
+    about = f"{_model_line(config, contents.epoch)}; {found.about(_data_name(config), split)}"
+    return _write(found, folder, f"{run_dir.name}, {split}", about, facts, more, background, verdicts)
 
 
 @messages_on_console()
@@ -148,20 +152,39 @@ def report_results(
     ids = [truth.image_id(index) for index in range(len(truth))]
     found = DetectionReport.of(evaluator, Images(ids, names, None, read if images else None))
     facts = {"detections": str(results), "annotations": str(annotations), **found.protocol, **_facts()}
-    return _write(found, folder, results.name, facts)
+    return _write(found, folder, results.name, found.about(annotations.name, "COCO"), facts)
 
 
 def _opened(
     checkpoint: Path, split: Split, overrides: Sequence[str], train_dev: Sequence[str]
-) -> tuple[nn.Module, ClassTable, ExperimentConfig, AnyDataset]:
-    """Model, classes, settings and data; the train-dev set is opened to know that it can be."""
+) -> tuple[nn.Module, ModelCheckpoint, ExperimentConfig, AnyDataset]:
+    """Model, what its checkpoint says, settings and data; the train-dev set is opened to know that it can be."""
     model, _, contents = load_model(checkpoint)
     config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
     dataset = open_split_for(config, split, contents.classes, checkpoint)
     if train_dev:
         of_val = resolve_data(evaluation_config(contents.config, "--train-dev", [*overrides, *train_dev]))
         open_split_for(of_val, "val", contents.classes, checkpoint)
-    return model, contents.classes, config, dataset
+    return model, contents, config, dataset
+
+
+def _model_line(config: ExperimentConfig, epoch: int) -> str:
+    """Model, where it began, its input, and how long it was trained."""
+    model, (height, width) = config.model, config.data.input_hw
+    parts: list[str] = [model.name]
+    if not isinstance(model, CustomModelConfig):
+        backbone = model.backbone
+        parts[0] += f" on {backbone.name}"
+        file = model.weights or backbone.weights
+        published = "published weights" if backbone.pretrained else "random weights"
+        parts.append(f"begun from {Path(file).name if file else published}")
+    return ", ".join([*parts, f"input {width} x {height} pixels", f"epoch {epoch} of {config.trainer.max_epochs}"])
+
+
+def _data_name(config: ExperimentConfig) -> str:
+    """The data set's folder and format, for a line."""
+    root = getattr(config.data, "root", None)  # a set that is drawn has none
+    return f"{Path(root).name} ({config.data.name})" if root else config.data.name
 
 
 def _looked_at(
@@ -222,12 +245,12 @@ def _fingerprint(dataset: AnyDataset) -> dict[str, str]:
     return {"fingerprint": ", ".join(f"{name} {value}" for name, value in found.items() if value)}
 
 
-def _training(run_dir: Path, metric: str) -> str:
+def _training(run_dir: Path, found: DetectionReport | MapReport) -> str:
     """The curves of its ``metrics.csv``; empty where there is none, or a damaged one."""
     table = run_dir / "metrics.csv"
     try:
         with table.open(newline="", encoding="utf-8") as file:
-            return training_curves(list(csv.DictReader(file)), metric)
+            return training_curves(list(csv.DictReader(file)), next(iter(found.result.headline)))
     except FileNotFoundError:
         return ""
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
@@ -268,6 +291,7 @@ def _write(
     found: DetectionReport | MapReport,
     folder: Path,
     title: str,
+    about: str,
     facts: Mapping[str, str],
     more: Sequence[Section] = (),
     background: Sequence[Section] = (),
@@ -277,28 +301,33 @@ def _write(
     measured = ("facts", "What was measured", facts_table(facts))
     sections = [*found.sections(gallery), *more, measured, *(part for part in background if part[2])]
     lines = [*found.in_short(), *found.result.explain(), *verdicts]
-    parts = [f"<h1>{html_text(title)}</h1>", headline(found.headline, found.intervals)]
+    parts = [
+        f'<h1>{html_text(title)}</h1><p class="soft">{html_text(about)}</p>',
+        headline(found.headline, found.intervals, found.notes),
+    ]
     if any(map(interval_text, found.intervals.values())):
         parts.append(
-            '<p class="soft">Small numbers: 95 % intervals, of 1000 bootstrap resamples: where the number would lie on '
-            "average over sets of as many such images. They are too narrow where images resemble one another, such as "
-            "frames of a video.</p>"
+            '<p class="soft">Small numbers: 95 % intervals, of 1000 bootstrap resamples. As many other images of the '
+            "same kind would give another number; the mean of many such numbers most likely lies in this interval. It "
+            "is too narrow where images resemble one another, such as frames of a video.</p>"
         )
+    files = [ERRORS, SUSPECTS, *([THRESHOLDS] if isinstance(found, DetectionReport) else [])]
+    parts.append(f'<p class="soft">Beside this page: {", ".join(map(file_link, files))}.</p>')
     parts.append(f'<ul class="short">{"".join(f"<li>{html_text(line)}</li>" for line in lines)}</ul>')
     links = "".join(f'<a href="#{anchor}">{html_text(name)}</a> ' for anchor, name, _ in sections)
     parts.append(f"<nav>{links}</nav>")
     if isinstance(found, MapReport):
-        parts.append(f"<p>{legend(found.classes)}</p>")
+        parts.append(f'<p class="legend">{legend(found.classes)}</p>')
     parts += [f'<h2 id="{anchor}">{html_text(name)}</h2>{html}' for anchor, name, html in sections]
     names = found.names if isinstance(found, MapReport) else found.images.names
-    parts.append(gallery.whole_images(names))
+    parts.append(gallery.whole_images(names, found.shown))
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    write_text(folder / "errors.csv", _csv(found.error_rows()))
-    write_text(folder / "suspects.csv", _csv(found.suspect_rows()))
+    write_text(folder / ERRORS, _csv(found.error_rows()))
+    write_text(folder / SUSPECTS, _csv(found.suspect_rows()))
     if isinstance(found, DetectionReport):
         pairs = zip(found.classes.names, found.best, strict=True)
         rows = {name: one.threshold for name, one in pairs if not np.isnan(one.threshold)}
-        write_text(folder / "thresholds.json", json.dumps(rows, indent=2))
+        write_text(folder / THRESHOLDS, json.dumps(rows, indent=2))
     page = folder / PAGE
     write_text(page, html_document(title, "detseg report", parts, style, script))
     for line in lines:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from detseg.draw.charts import UNIT_SQUARE, Axis, Line, lines_chart
-from detseg.draw.page import html_table, html_text
+from detseg.draw.page import file_link, html_table, html_text
 from detseg.evaluation.report.outcomes import Calibration, Curve
 from detseg.evaluation.what_next import WhatNext
 from detseg.metrics.bootstrap import interval
@@ -23,18 +23,22 @@ _FRACTION = Axis("", 0.0, 1.0)
 _LOSS = "Loss"
 _MOST_CLASSES = 25  # of a confusion matrix; of more, those with the most errors
 
+ERRORS, SUSPECTS, THRESHOLDS = "errors.csv", "suspects.csv", "thresholds.json"
+"""The files beside the page."""
+
 Interval = tuple[float, float]
 Section = tuple[str, str, str]
 """Anchor, title and HTML."""
 
 
-def headline(numbers: Mapping[str, float], intervals: Mapping[str, Interval]) -> str:
-    """A tile for each number, with its interval."""
+def headline(numbers: Mapping[str, float], intervals: Mapping[str, Interval], notes: Mapping[str, str]) -> str:
+    """A tile for each number, with its interval, and a note to some."""
     tiles = []
     for name, value in numbers.items():
         sure = interval_text(intervals.get(name))
         sure = sure and f"<small>{sure}</small>"
-        tiles.append(f'<div class="tile"><span>{html_text(name)}</span><b>{format_number(value)}</b>{sure}</div>')
+        note = f"<small>{html_text(notes[name])}</small>" if name in notes else ""
+        tiles.append(f'<div class="tile"><span>{html_text(name)}</span><b>{format_number(value)}</b>{sure}{note}</div>')
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
@@ -44,6 +48,11 @@ def interval_text(ends: Interval | None) -> str:
         return ""
     low, high = (f"{end:.3f}" for end in ends)
     return "" if low == high else f"{low} to {high}"
+
+
+def number_shown(shown: int, of: int, file: str) -> str:
+    """How many of the pictures there are, and where all are listed."""
+    return f'<p class="soft">{shown} of {of} shown, all in {file_link(file)}.</p>'
 
 
 def sortable_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

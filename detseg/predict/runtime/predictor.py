@@ -107,7 +107,7 @@ class ExportedSegmentationPredictor(MapPredictor):
             height, width = self.description.input_hw
             raise ConfigError(
                 f"tile: this export takes images of {height} x {width} alone, got {hw[0]} x {hw[1]}; export it "
-                f"without --static, or predict with the checkpoint"
+                f"with --any-size, or predict with the checkpoint"
             )
         parts = _parts(len(images), self.description.batch)
         logits = np.concatenate([self.engine(self._padded(as_floats(images[part])))["logits"] for part in parts])

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detseg.evaluation.report.map_page import MapReport
 from detseg.evaluation.report.maps import REGION_SIZES, MapStudy, fixed_confusions, image_ious
+from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.structures import ClassTable
 
 
 def one_hot(labels: np.ndarray, num_classes: int, sure: float = 1.0) -> np.ndarray:
@@ -39,6 +42,25 @@ def test_curves_and_calibration_by_brute_force() -> None:
         own = [(p.max(), p.argmax() == true) for p, true in pairs if k / 10 <= p.max() < (k + 1) / 10]
         error += abs(sum(p for p, _ in own) - sum(right for _, right in own)) / len(pairs)
     assert study.calibration().error == pytest.approx(error)
+
+
+def test_a_class_that_its_own_probability_finds_is_hidden() -> None:
+    """Of 1600 pixels 400 are of class 1, to which the model gives 0.3, and 0.1 elsewhere; class 2 is nowhere likely."""
+    truth = np.zeros((40, 40), dtype=np.uint8)
+    truth[:10], truth[39] = 1, 2
+    probabilities = np.full((3, 40, 40), 0.05, dtype=np.float32)
+    probabilities[1] = np.where(truth == 1, 0.305, 0.105)
+    probabilities[0] = 0.95 - probabilities[1]
+    classes, study = ClassTable(("sky", "pole", "dog")), MapStudy(3, 0.02)
+    study.update(probabilities, truth)
+    evaluator = SegmentationEvaluator(classes)
+    evaluator.keep_images()
+    evaluator.update(probabilities.argmax(axis=0), truth)
+    found = MapReport.of(evaluator, study, ["a.png"], lambda place: (truth, truth, truth))
+    assert found.hidden == {"pole": (1.0, 0.3)}
+    text = " ".join(found.in_short())
+    assert "pole is never the most probable class, but from a probability of 0.30 on found with F1 1.00" in text
+    assert "dog is" not in text
 
 
 def test_wrong_pixels_are_inside_or_along_the_outlines() -> None:

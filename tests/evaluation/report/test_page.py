@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from detseg.cli import main
-from detseg.draw.page import html_text
+from detseg.draw.page import html_name, html_text
 from detseg.errors import DataError
 from detseg.evaluation.report.gallery import Exhibit, place_of
+from detseg.evaluation.report.map_page import varied
 from detseg.evaluation.report.sections import training_curves, what_next_section
 from detseg.evaluation.run import report_folder
 from detseg.evaluation.what_next import WhatNext
@@ -95,6 +96,17 @@ def test_files_beside_the_page(page: Path, page_of_maps: Path, tiny_run: TinyRun
         assert doubts == sorted(doubts, reverse=True)
 
 
+def test_the_worst_images_are_not_all_of_a_stretch_of_video() -> None:
+    names = ["a_100.png", "a_102.png", "a_104.png", "a_150.png", "b_104.png", "x.png"]
+    assert varied(range(6), names) == [0, 1, 3, 4, 5, 2]  # 150 is 50 from the first; 104 is near two
+
+
+def test_long_names_are_shortened_in_the_middle() -> None:
+    assert html_name("a.png") == "a.png"
+    name = "0123456789" * 6 + ".png"
+    assert html_name(name) == f'<span title="{name}">012345678901234…90123456789.png</span>'
+
+
 def rows_of(table: Path) -> list[dict[str, str]]:
     with table.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -103,7 +115,9 @@ def rows_of(table: Path) -> list[dict[str, str]]:
 def test_the_page_needs_nothing_else(page: Path, page_of_maps: Path, page_of_masks: Path) -> None:
     for one in (page, page_of_maps, page_of_masks):
         text = one.read_text()
-        assert not re.search(r'(?:src|href)="(?!data:|#)', text)
+        assert not re.search(r'src="(?!data:)', text)
+        links = set(re.findall(r'href="(?!data:|#)(.*?)"', text))
+        assert links == {path.name for path in one.parent.iterdir()} - {"index.html"}
         assert "http" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)
         assert len(text) < 5_000_000
         ids = re.findall(r' id="(.+?)"', text)

@@ -143,10 +143,19 @@ def test_a_click_shows_the_error_and_another_one_leads_back(tmp_path: Path) -> N
           return [(a.x - b.x) / b.width, (a.y - b.y) / b.height, a.width / b.width, a.height / b.height]; };
         const boxes = [...whole.querySelectorAll("i.found")].map(of), num = history.length;
         const shown = whole.querySelector(".part").textContent;
+        const links = [...document.querySelectorAll("figure a")], now = links.indexOf(link);
+        const open = () => document.querySelector(".whole:target");
+        const press = key => document.dispatchEvent(new KeyboardEvent("keydown", {key}));
+        const part = () => open().querySelector(".part").textContent, steps = [];
+        open().querySelector(".next").click(); steps.push(part());
+        press("ArrowLeft"); steps.push(part());
+        open().querySelector(".previous").click(); steps.push(part());
+        press("ArrowRight"); steps.push(part());
+        const expected = [1, 0, -1, 0].map(by => links[(now + by + links.length) % links.length].firstChild.alt);
         scrollTo(0, 200); const place = scrollY;
-        whole.click();
-        setTimeout(() => { document.title = JSON.stringify({boxes, shown, place, after: scrollY, hash: location.hash,
-          open: document.querySelectorAll(".whole:target").length}); }, 300);
+        whole.querySelector(".close").click();
+        setTimeout(() => { document.title = JSON.stringify({boxes, steps, expected, shown, place, after: scrollY,
+          hash: location.hash, open: document.querySelectorAll(".whole:target").length}); }, 300);
       }, 500);
     </script>"""
     page = tmp_path / "page" / "used.html"
@@ -161,6 +170,7 @@ def test_a_click_shows_the_error_and_another_one_leads_back(tmp_path: Path) -> N
     expected = [[half * 0.1, 0.1, half * 0.05, 0.05], [1 - half * 0.9, 0.1, half * 0.05, 0.05]]
     assert np.array(got["boxes"]) == pytest.approx(np.array(expected), abs=0.003)
     assert got["shown"] == "no label, 0.30: class0 0.30"
+    assert got["steps"] == got["expected"]
     assert (got["open"], got["hash"]) == (0, "")
     assert got["after"] == got["place"] > 0
 
