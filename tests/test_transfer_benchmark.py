@@ -54,6 +54,4 @@ def test_every_table_has_its_place_and_a_row_for_its_runs() -> None:
     for name, write in WRITERS.items():
         assert page.count(f"<!-- {name}: written by a program -->") == page.count(f"<!-- end of {name} -->") == 1
         assert len(write(results).splitlines()) == 2 + rows[name]
-    assert "| torchvision 1.0, `FasterRCNN` | all trained | **0.125** | 0.500 | 0.125, 15 | 2 |" in table_bccd(
-        results
-    )
+    assert "| torchvision 1.0, `FasterRCNN` | all trained | **0.125** | 0.500 | 0.125, 15 | 2 |" in table_bccd(results)
