@@ -87,7 +87,7 @@ class DetectionOutput(Output):
     def write(self, entries: Iterable[tuple[ImageFile, Entry]], also: Sequence[str] = ()) -> str:
         """Write the files of all formats."""
         num_images = num_objects = 0
-        opened = self._opened()  # a second call begins anew
+        opened = self._opened()  # a second call starts from the beginning
         for image, entry in entries:
             found = self._found(entry)
             num_images, num_objects = num_images + 1, num_objects + len(found)

@@ -140,7 +140,7 @@ class Journal:
             changes = ", ".join(
                 f"{key} {shown(settings.get(key))}, now {shown(self._settings.get(key))}" for key in wrong
             )
-            fix = "resume with those settings, begin anew with --overwrite, or choose another --out"
+            fix = "resume with those settings, start over with --overwrite, or choose another --out"
             raise DataError(f"{path}: was made with other settings ({changes}); {fix}")
 
     def __enter__(self) -> Journal:
@@ -271,7 +271,7 @@ class Journal:
             is_ours = False
         if not is_ours:
             what = f"{path}: the line that begins at byte {start} is damaged"
-            raise DataError(f"{what}; begin anew with --overwrite, or choose another --out")
+            raise DataError(f"{what}; start over with --overwrite, or choose another --out")
         if "error" in content:
             self._errors[number] = content["error"]
         else:

@@ -177,7 +177,7 @@ def test_a_damaged_journal(images: Path, tmp_path: Path, line: bytes) -> None:
     predict_files(detector()[0], [images], tmp_path / "out")
     with (tmp_path / "out" / "results.jsonl").open("ab") as file:
         file.write(line)
-    with pytest.raises(DataError, match=r"the line that begins at byte \d+ is damaged; begin anew with --overwrite"):
+    with pytest.raises(DataError, match=r"the line that begins at byte \d+ is damaged; start over with --overwrite"):
         predict_files(detector()[0], [images], tmp_path / "out", resume=True)
 
 
