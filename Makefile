@@ -73,7 +73,7 @@ bench: $(INSTALLED) $(PEER)/.installed
 
 $(PEER)/.installed:
 	$(PYTHON) -m venv --clear $(PEER)
-	$(PEER)/bin/python -m pip install --disable-pip-version-check -q ultralytics
+	$(PEER)/bin/python -m pip install --disable-pip-version-check -q ultralytics onnx onnxslim onnxruntime openvino
 	@touch $@
 
 lint: style types

@@ -22,6 +22,7 @@ MODULES = {
     "monitors": ("monitors",),
     "loader": ("loader",),
     "predictor": ("predictor",),
+    "exported": ("exported",),
     "postprocessing": ("postprocessing",),
     "metrics": ("coco_evaluation", "confusion_matrix"),
     "coco_file": ("coco_file",),

@@ -1,10 +1,12 @@
-"""ultralytics' training, loader, prediction and suppression, by its documented interface."""
+"""ultralytics' training, loader, prediction, exports and suppression, by its documented interface."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -71,7 +73,24 @@ def milliseconds_an_image(name: str, batches: int) -> float:
 
 
 def load(array: str, jpeg: str, num_candidates: int) -> dict[str, Any]:
-    """A nano model with random weights, statistics of its own maps, and the threshold that so many candidates reach."""
+    """A nano model with random weights, to predict with."""
+    _known.update(model=_nano(), sources={"array": _bgr(array), "JPEG": jpeg})
+    return _set_threshold(num_candidates, _SIDE)
+
+
+def export(array: str, folder: str, side: int, format: str, num_candidates: int) -> str:
+    """Such a model as it exports it, to predict with; the file."""
+    os.chdir(folder)  # into which it writes
+    model = _nano()
+    model.model.pt_path = f"{folder}/peer_{side}.pt"
+    path = Path(model.export(format=format, imgsz=side, verbose=False))
+    _known.update(model=YOLO(path, task="detect"), sources={"array": _bgr(array)})
+    _set_threshold(num_candidates, side)
+    return str(next(path.glob("*.xml")) if path.is_dir() else path)
+
+
+def _nano() -> Any:
+    """With random weights, and statistics of its own maps."""
     torch.manual_seed(0)
     model = YOLO("yolov8n.yaml")
     with torch.no_grad():
@@ -79,26 +98,34 @@ def load(array: str, jpeg: str, num_candidates: int) -> dict[str, Any]:
         for _ in range(60):
             model.model(torch.rand(2, 3, _SIDE, _SIDE))
         model.model.eval()
-    bgr = np.ascontiguousarray(np.load(array)[..., ::-1])
-    _known.update(model=model, sources={"array": bgr, "JPEG": jpeg}, conf=0.5)
-    predict("array", 1, 0)
+    return model
+
+
+def _bgr(array: str) -> Any:
+    return np.ascontiguousarray(np.load(array)[..., ::-1])
+
+
+def _set_threshold(num_candidates: int, side: int) -> dict[str, Any]:
+    """The one that so many candidates reach, for later predictions; the size of the input and its own threads."""
+    _known["conf"] = 0.5
+    predict("array", 1, 0, side)
     own_threads = torch.get_num_threads()
     seen: list[Any] = []
-    hook = model.predictor.model.register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
-    predict("array", 1, 0)
+    hook = _known["model"].predictor.model.register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
+    predict("array", 1, 0, side)
     hook.remove()
     images, out = seen[0]
-    scores = (out[0] if isinstance(out, (list, tuple)) else out)[0, 4:]
+    scores = torch.as_tensor(out[0] if isinstance(out, (list, tuple)) else out)[0, 4:]
     _known["conf"] = float(scores.flatten().sort(descending=True).values[num_candidates - 1])
     return {"input": " × ".join(map(str, images.shape[2:])), "threads": own_threads}
 
 
-def predict(source: str, count: int, threads: int) -> dict[str, float]:
+def predict(source: str, count: int, threads: int, side: int = _SIDE) -> dict[str, float]:
     """Predictions of ``array`` or ``JPEG``, one by one; what they took, in milliseconds.  0 threads: torch's own."""
     if threads:
         torch.set_num_threads(threads)
     taken, results = [], []
-    given = {"imgsz": _SIDE, "conf": _known["conf"], "iou": _NMS_IOU, "verbose": False}
+    given = {"imgsz": side, "conf": _known["conf"], "iou": _NMS_IOU, "verbose": False}
     for _ in range(count):
         begin = time.perf_counter()
         results += _known["model"].predict(_known["sources"][source], **given)
@@ -124,4 +151,4 @@ def suppress(file: str, count: int, score_threshold: float, max_detections: int)
 
 
 if __name__ == "__main__":
-    serve(version, train, advance, prepare, milliseconds_an_image, load, predict, suppress)
+    serve(version, train, advance, prepare, milliseconds_an_image, load, export, predict, suppress)
