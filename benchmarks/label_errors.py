@@ -24,6 +24,7 @@ from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.coco_writer import coco_ground_truth
 from detseg.data.formats.voc import read_voc
+from detseg.evaluation.report.detection_page import LEARNED
 from detseg.evaluation.report.label_errors import Doubt, Suspect, suspects
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.error_kinds import pairwise_ious
@@ -86,7 +87,9 @@ def _suspects(predictor: Any, dataset: DetectionDataset) -> tuple[list[Suspect],
     evaluator = DetectionEvaluator(dataset.classes)
     for index in range(len(dataset)):
         evaluator.update(dataset.image_id(index), predictor(dataset.path(index)), dataset.annotations(index))
-    return suspects(evaluator.records, np.array(evaluator.compute().by_class["recall"])), evaluator.records
+    by_class = evaluator.compute().by_class
+    recalls, ap50 = (np.array(by_class[name]) for name in ("recall", "AP50"))
+    return suspects(evaluator.records, recalls, ap50 >= LEARNED), evaluator.records
 
 
 def _box(suspect: Suspect, records: DetectionRecords) -> Any:

@@ -28,10 +28,10 @@ from detseg.factory import load_model
 from detseg.messages import counted, listed
 from detseg.metrics.bootstrap import Samples, detection_samples, interval, segmentation_samples
 from detseg.metrics.detection import DetectionEvaluator
-from detseg.metrics.detection_result import DetectionResult
 from detseg.metrics.interface import Evaluator, Result, format_number, new_table, without_nan
+from detseg.metrics.records import IouType
 from detseg.metrics.segmentation import SegmentationEvaluator
-from detseg.metrics.voc import best_matches, rank_classes
+from detseg.metrics.voc import best_f1, best_matches, rank_classes
 from detseg.predict import find_device, load_predictor
 from detseg.structures import ClassTable, FloatArray
 from detseg.tasks import AnyDataset, kind_of
@@ -355,28 +355,32 @@ def difference(first: float, second: float, samples: FloatArray, others: FloatAr
 
 
 def _changed(first: _Group, other: _Group) -> list[tuple[str, float, float]]:
-    errors, others = (np.mean([_errors_by_image(run) for run in group.runs], axis=0) for group in (first, other))
+    of_masks = _has_masks(first.runs[0]) and _has_masks(other.runs[0])
+    errors, others = (
+        np.mean([_errors_by_image(run, "segm" if of_masks else "bbox") for run in group.runs], axis=0)
+        for group in (first, other)
+    )
     order = np.argsort(-np.abs(errors - others), kind="stable")[:_NUM_CHANGED].tolist()
     packed = first.runs[0].dataset.packed
     return [(packed.path(k), float(errors[k]), float(others[k])) for k in order if errors[k] != others[k]]
 
 
-def _errors_by_image(scored: _Scored) -> FloatArray:
-    """(I,) in the order of the data set."""
-    evaluator, result = scored.evaluator, scored.result
+def _errors_by_image(scored: _Scored, iou_type: IouType) -> FloatArray:
+    """(I,) in the order of the data set: wrong pixels as a fraction, or missed objects and wrong detections, each class
+    from its best threshold on."""
+    evaluator = scored.evaluator
     if isinstance(evaluator, SegmentationEvaluator):
         confusions = evaluator.image_counts[0]
         right, all_ = np.trace(confusions, axis1=1, axis2=2), confusions.sum(axis=(1, 2))
         return np.asarray(1 - right / np.maximum(all_, 1), dtype=np.float64)
     assert isinstance(evaluator, DetectionEvaluator)
-    assert isinstance(result, DetectionResult)
     records, ids = evaluator.records, [scored.dataset.image_id(k) for k in range(len(scored.dataset))]
     place = {number: k for k, number in enumerate(ids)}
     errors = np.zeros(len(ids))
     np.add.at(errors, [place[k] for k in records.object_image_ids[~records.object_ignore].tolist()], 1)
-    rankings = rank_classes(records, best_matches(records), evaluator.f1_iou, len(evaluator.classes))
-    for row, ranking in zip(result.classes, rankings, strict=True):
-        kept = np.flatnonzero(ranking.scores >= row.threshold)
+    matches = best_matches(records, iou_type)
+    for ranking in rank_classes(records, matches, evaluator.f1_iou, len(evaluator.classes)):
+        kept = np.flatnonzero(ranking.scores >= best_f1(ranking).threshold)
         right = np.diff(ranking.true_positives, prepend=0)[kept] > 0
         images = [place[k] for k in records.detection_image_ids[ranking.detections[kept]].tolist()]
         np.add.at(errors, images, np.where(right, -1.0, 1.0))

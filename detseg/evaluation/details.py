@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,14 +91,19 @@ class Details:
 
 
 def report(
-    evaluator: Evaluator, result: Result, file: Path, origin: Mapping[str, Any], settings: Mapping[str, Any]
+    evaluator: Evaluator,
+    result: Result,
+    file: Path,
+    origin: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    explained: Sequence[str],
 ) -> None:
     """Log a result, its details and what they mean, and write them to a JSON file, or log a warning where that fails.
-    ``origin``: what was evaluated; ``settings``: how."""
+    ``origin``: what was evaluated; ``settings``: how; ``explained``: what is suspicious."""
     logger.info(rendered(result.table()))
     details = Details.of(evaluator, result)
     logger.info(rendered(details.table()))
-    for line in result.explain():
+    for line in explained:
         logger.warning(line)
     content = {**origin, **result.to_dict(), **details.to_dict(), "settings": settings}
     try:

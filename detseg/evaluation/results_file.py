@@ -94,7 +94,8 @@ def evaluate_results_file(results: Path, annotations: Path, overrides: Sequence[
     result = evaluator.compute()
     file = results.with_name(f"{results.stem}_evaluation.json")
     origin = {"results": results.name, "annotations": str(annotations)}
-    report(evaluator, result, file, origin, settings.model_dump(mode="json"))
+    explained = result.explain(of_a_run=False)
+    report(evaluator, result, file, origin, settings.model_dump(mode="json"), explained)
     return result
 
 

@@ -129,7 +129,7 @@ def evaluate_checkpoint(
     result = evaluator.compute()
     origin = {"checkpoint": checkpoint.name, "split": split}
     settings = config.model_dump(mode="json", include={"data", "evaluation"})
-    report(evaluator, result, report_file(checkpoint, split, "evaluation"), origin, settings)
+    report(evaluator, result, report_file(checkpoint, split, "evaluation"), origin, settings, result.explain())
     if coco_dir is not None and isinstance(dataset, DetectionDataset):
         written = _write_coco(coco_dir, dataset, entries, kind.finds_masks)
         logger.info(f"written: {coco_dir}/{written}")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -50,7 +51,7 @@ PREFERRED = ("mask_AP50", "AP50", "mIoU")
 """The metrics by which gaps are read, the first that there is. AP averages how exactly boxes fit as well, of which
 annotators fall short, too: measured from 1, it would always say that bias is what is wrong."""
 
-_SEEDS: dict[Part, int] = {"val": 0, "train": 1, "train-dev": 2, "test": 3}  # val as in all other reports
+_SEEDS: dict[Part, int] = {"val": 0, "train": 1, "train-dev": 2, "test": 3}  # 0 as in all other reports
 _LARGE_BIAS, _MANY_TIMES = 0.2, 5.0  # of the metric measured from 1, and of the largest other gap
 _UNLEARNED = 0.05  # of the metric of a class on the training images
 _NOISE = 0.005  # by which a metric changes from one validation to the next where nothing is learned
@@ -88,6 +89,7 @@ class Gap:
         low, high: ends of its 95 % interval, for the choice of the images of both.
         words: the two levels, and what lies between them.
         steps: what to try against it, most promising first.
+        is_vague: measured from 1, which nobody may reach, and nothing else says that this is what is wrong.
     """
 
     name: GapName
@@ -96,6 +98,7 @@ class Gap:
     high: float
     words: str
     steps: tuple[Step, ...] = ()
+    is_vague: bool = False
 
     @property
     def is_clear(self) -> bool:
@@ -152,21 +155,15 @@ def gaps(
         steps = steps_against(name, config, facts) if config is not None else ()
         found.append(Gap(name, value, low, high, words, steps))
     # What 1 would be is not known: a gap from there is the largest in nearly every run, and tells least.
-    bias_is_last = human is None and not _is_biased(found, facts)
-    return sorted(
-        found,
-        key=lambda gap: (
-            not gap.is_clear,
-            bias_is_last and gap.name == "avoidable bias",
-            -gap.value if gap.is_clear else 0.0,
-        ),
-    )
+    if human is None and not _is_biased(found, facts):
+        found = [replace(gap, is_vague=gap.name == "avoidable bias") for gap in found]
+    return sorted(found, key=lambda gap: (not gap.is_clear, gap.is_vague, -gap.value if gap.is_clear else 0.0))
 
 
 def _is_biased(found: Sequence[Gap], facts: Facts) -> bool:
     """Whether bias is what is wrong, though what 1 would be is not known."""
     bias = next((gap.value for gap in found if gap.name == "avoidable bias"), 0.0)
-    others = [gap.value for gap in found if gap.name != "avoidable bias" and gap.is_clear]
+    others = [gap.value for gap in found if gap.name != "avoidable bias"]  # clear or not
     is_unlearned = bias > _LARGE_BIAS and (facts.still_rising or bool(facts.unlearned))  # on val it may be variance
     return is_unlearned or bias > _MANY_TIMES * max(others, default=0.0)
 
@@ -241,9 +238,11 @@ class WhatNext:
         """What to do next, in a sentence."""
         if not self.gaps:
             return f"no gap could be measured: {self.notes[0]}"
-        if not self.gaps[0].is_clear:
-            return "no gap is clear: more validation and test images would make the intervals narrower"
         first = self.gaps[0]
+        if not first.is_clear or first.is_vague:
+            besides = "; --human-level says how much of the bias can be avoided" if first.is_clear else ""
+            which = "no gap is clear but that from 1, which may be out of reach" if besides else "no gap is clear"
+            return f"{which}: more validation and test images would make the intervals narrower{besides}"
         return f"work first on {first.sentence}{''.join(f'; {step.to_do}' for step in first.steps[:1])}"
 
     def table(self) -> RenderableType:
@@ -279,23 +278,22 @@ def what_next(
     metric: str | None = None,
     overrides: Sequence[str] = (),
     device: str = "auto",
-    known: Mapping[Part, tuple[Evaluator, Samples]] | None = None,
+    known: Mapping[Part, tuple[Evaluator, Samples]] = MappingProxyType({}),
     hidden: tuple[str, ...] = (),
 ) -> WhatNext:
     """Score a model on all parts of its data, and read the gaps between them.
 
-    Training images are scored as validation images are, without augmentation; of a larger training set a random part
-    of as many images as ``val`` has.
+    Training images are scored without augmentation; of a larger training set a random part, as many as ``val`` has.
 
     Args:
         checkpoint: of a run, usually its ``best.ckpt``.
         splits: which; those that are not there are left out, and a note says why.
-        train_dev: overrides that make ``val`` a set like the training's that was not trained on; empty: there is none.
+        train_dev: overrides that make ``val`` a set like the training's that was not trained on; empty: none.
         human: what people reach in the metric, in (0, 1]; None: not known.
         metric: by which gaps are read; None: the first of ``PREFERRED``.
         overrides: of ``data`` and ``evaluation``.
         device: ``auto``, ``cpu``, ``cuda``, ...
-        known: evaluator and samples of parts that were evaluated with these overrides (label maps: ``keep_images``).
+        known: evaluator (label maps: ``keep_images``) and samples (seed 0) of val or test with these overrides.
         hidden: of ``Facts``.
 
     Raises:
@@ -308,7 +306,8 @@ def what_next(
     scores, facts, seen = dict[Part, Scored](), Facts(hidden=hidden), dict[Part, DetectionEvaluator]()
     for part, (config, dataset) in opened.items():
         logger.info(f"{part}: {counted(len(dataset), 'image')} of {dataset.name}")
-        evaluator, samples = (known or {}).get(part) or _evaluated(model, dataset, config, contents, target, part)
+        seed = _SEEDS["test" if part == "val" and "test" in known else part]  # 0 is that of what is known
+        evaluator, samples = known.get(part) or _evaluated(model, dataset, config, contents, target, seed)
         metric = _known_metric(metric, samples)
         result = evaluator.compute()
         scores[part] = Scored(result.numbers[metric], samples.numbers[metric], len(dataset))
@@ -390,10 +389,10 @@ def _evaluated(
     config: ExperimentConfig,
     contents: ModelCheckpoint,
     device: torch.device,
-    part: Part,
+    seed: int,
 ) -> tuple[Evaluator, Samples]:
     evaluator = evaluated(model, dataset, config, contents.classes, device, keep_images=True)
-    return evaluator, _samples(evaluator, _SEEDS[part])
+    return evaluator, _samples(evaluator, seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -419,9 +418,22 @@ def _facts_of(
     if part not in ("train", "val"):
         return {}
     values = result.by_class.get("IoU" if metric == "mIoU" else metric, ())  # of some metrics there are none
-    low = tuple(name for name, value in zip(dataset.classes.names, values, strict=False) if value < _UNLEARNED)
+    low = classes_not_learned(evaluator, values)
     facts = _sizes(dataset, evaluator, config)
     return facts | {"unlearned" if part == "train" else "unlearned_on_val": low}
+
+
+def classes_not_learned(evaluator: Evaluator, values: Sequence[float]) -> tuple[str, ...]:
+    """The classes of the images, pixels or objects, whose values (by label; of some metrics there are none) are very
+    low."""
+    if isinstance(evaluator, SegmentationEvaluator):
+        counts = evaluator.image_counts[0].sum(axis=(0, 2))
+    else:
+        assert isinstance(evaluator, DetectionEvaluator)
+        labels = evaluator.records.object_labels[~evaluator.records.object_ignore]
+        counts = np.bincount(labels, minlength=len(evaluator.classes))
+    rows = zip(evaluator.classes.names, values, counts.tolist(), strict=False)
+    return tuple(name for name, value, num in rows if num and value < _UNLEARNED)
 
 
 def _still_rising(checkpoint: Path, epoch: int, config: ExperimentConfig, metric: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,10 +61,10 @@ class CauseCount:
 
 @dataclass(frozen=True)
 class LowerScore:
-    """What another ``--score`` changes: detections of all classes, by COCO's matching at an IoU of 0.5.
+    """What a lower ``--score`` changes: detections of all classes, by COCO's matching at an IoU of 0.5.
 
     Attributes:
-        score: to try.
+        score: to try: the best one, where it is lower than now; else one that lets half of the misses through.
         found: objects that are found more.
         wrong: detections that are wrong, more.
         f1: now, and with it.
@@ -79,16 +79,18 @@ class LowerScore:
 
     @classmethod
     def of(
-        cls, now: float, score: float, right: FloatArray, wrong: FloatArray, num_objects: int, least: float
+        cls, now: float, half: float, right: FloatArray, wrong: FloatArray, num_objects: int, least: float
     ) -> LowerScore:
-        """Instead of ``now``, of the (R,) and (W,) scores of right and wrong detections from ``least`` on."""
+        """Instead of ``now``, of the (R,) and (W,) scores of right and wrong detections from ``least`` on; at ``half``
+        a half of the misses are found."""
 
         def f1(threshold: float) -> float:
             kept = [np.count_nonzero(scores >= threshold) for scores in (right, wrong)]
             return float(2 * kept[0] / max(sum(kept) + num_objects, 1))
 
-        more = [int(np.count_nonzero((scores >= score) & (scores < now))) for scores in (right, wrong)]
         highest, best = max((f1(one), one) for one in _SCORES[least <= _SCORES].tolist())
+        score = best if best < now and highest > f1(now) else half
+        more = [int(np.count_nonzero((scores >= score) & (scores < now))) for scores in (right, wrong)]
         return cls(score, more[0], more[1], (f1(now), f1(score)), (best, highest))
 
     @property
@@ -101,7 +103,7 @@ class LowerScore:
         """What it brings and costs."""
         now, then = self.f1
         finds = f"finds {counted(self.found, 'object')} more, with {counted(self.wrong, 'wrong detection')} more"
-        best = f"; the best is {self.best[1]:.3f}, at {self.best[0]:.2f}"
+        best = "" if self.score == self.best[0] else f"; the best is {self.best[1]:.3f}, at {self.best[0]:.2f}"
         return f"--score {self.score:.2f} {finds}: F1 {now:.3f} now, {then:.3f} then{best}"
 
 
@@ -137,7 +139,7 @@ class MissSummary:
         wrong: FloatArray,
     ) -> MissSummary:
         """Sum up; the adviser knows what to try, ``right`` and ``wrong`` are as of ``ImageMisses``, of all images."""
-        causes = []
+        causes, lower = list[CauseCount](), None
         for cause in Cause:
             of_cause = [miss for _, miss in misses if miss.cause is cause]
             if not of_cause:
@@ -145,12 +147,14 @@ class MissSummary:
             fraction = len(of_cause) / len(misses)
             says = _SAYS[cause].format(threshold=score_threshold)
             sentence = f"{100 * fraction:.0f} % of the misses {says}"
-            causes.append(CauseCount(cause, len(of_cause), fraction, sentence, adviser.setting(of_cause)))
+            setting = adviser.setting(of_cause)
+            if setting.name == SCORE_OPTION:
+                least = min(score_threshold, FAINT_SCORE)
+                lower = LowerScore.of(score_threshold, setting.value, right, wrong, num_objects, least)
+                setting = replace(setting, value=lower.score)
+            causes.append(CauseCount(cause, len(of_cause), fraction, sentence, setting))
         causes.sort(key=lambda row: -row.count)
-        of_score = [row.setting.value for row in causes if row.setting.name == SCORE_OPTION]
-        least = min(score_threshold, FAINT_SCORE)
-        lower = [LowerScore.of(score_threshold, score, right, wrong, num_objects, least) for score in of_score]
-        return cls(num_images, num_objects, score_threshold, misses, tuple(causes), *lower)
+        return cls(num_images, num_objects, score_threshold, misses, tuple(causes), lower)
 
     @property
     def first(self) -> CauseCount | None:

@@ -19,6 +19,7 @@ P pairs, R recall levels, S sizes, T IoU thresholds.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -261,14 +262,17 @@ def _mask_overlaps(records: MaskRecords, ranked: _Ranked) -> _Overlaps:
 def mask_ious(records: MaskRecords, detections: IntArray, objects: IntArray, crowd: bool) -> FloatArray:
     """(N,) and (M,) positions in the records, at least one each, of one image, → (N, M) IoU of their masks; with
     ``crowd`` regions the fraction of the detection that is inside."""
+    hw = records.image_hw[records.image_ids == records.object_image_ids[objects[0]]][0].tolist()
+    return ious_of_masks(hw, records.detection_masks[detections], records.object_masks[objects], crowd)
+
+
+def ious_of_masks(hw: Sequence[int], masks: Iterable[bytes], others: Iterable[bytes], crowd: bool) -> FloatArray:
+    """N and M masks of an image of ``hw`` pixels, as compressed run lengths, → (N, M) IoU; with ``crowd`` regions the
+    fraction of the first that is inside."""
     from pycocotools import mask
 
-    size = records.image_hw[records.image_ids == records.object_image_ids[objects[0]]][0].tolist()
-    found, true = (
-        [{"size": size, "counts": counts} for counts in masks]
-        for masks in (records.detection_masks[detections], records.object_masks[objects])
-    )
-    ious: FloatArray = np.asarray(mask.iou(found, true, [crowd] * len(true)), dtype=np.float64)
+    first, second = ([{"size": list(hw), "counts": counts} for counts in column] for column in (masks, others))
+    ious: FloatArray = np.asarray(mask.iou(first, second, [crowd] * len(second)), dtype=np.float64)
     return ious
 
 

@@ -143,18 +143,18 @@ class DetectionResult:
             found |= {"mask_AP": self.masks.class_ap, "mask_AP50": self.masks.class_ap50}
         return found
 
-    def explain(self) -> list[str]:
-        """Say why the AP is zero or looks wrong, one sentence a cause; nothing where nothing is suspicious."""
+    def explain(self, of_a_run: bool = True) -> list[str]:
+        """Say why the AP is zero or looks wrong, one sentence a cause; nothing where nothing is suspicious. Detections
+        that are not ``of_a_run`` of detseg are not told its settings."""
         if not self.num_images:
             return ["No image was evaluated: the split is empty."]
         if not self.num_objects:
             ignored = f" ({self.num_ignored} crowd or difficult ones do not count)" if self.num_ignored else ""
             return [f"The {self.num_images} images have no objects to find{ignored}; check the annotations."]
         if not self.num_detections:
-            return [
-                "The model returned no detections at all: train longer (trainer.max_epochs), or lower the threshold."
-            ]
-        sentences = self._crowded()
+            advice = ": train longer (trainer.max_epochs), or lower the threshold"
+            return [f"There are no detections at all{advice if of_a_run else ''}."]
+        sentences = self._crowded(of_a_run)
         if not self.evidence.num_overlapping:
             sentences.append(
                 f"None of the {self.num_detections} detections overlaps an object by IoU >= 0.5 (best: "
@@ -176,13 +176,14 @@ class DetectionResult:
                 f"Boxes are found but their masks are wrong: AP50 is {boxes:.3f} of the boxes and {masks:.3f} of the "
                 "masks; the mask head has not learned yet, or the true masks do not lie in their boxes: draw some."
             )
-        sentences += [] if len(sentences) > len(self._crowded()) else self._weak_points()
+        if of_a_run and len(sentences) == len(self._crowded(of_a_run)):
+            sentences += self._weak_points()
         undetected = [row.name for row in self.classes if row.num_objects and not row.num_detections]
         if undetected:
             sentences.append(f"Classes with objects but without a single detection: {', '.join(undetected)}.")
         return sentences
 
-    def _crowded(self) -> list[str]:
+    def _crowded(self, of_a_run: bool) -> list[str]:
         """What `evaluation.max_detections` allows where images hold more objects."""
         if not self.evidence.num_crowded:
             return []
@@ -191,7 +192,8 @@ class DetectionResult:
             f"{self.evidence.num_crowded} of {self.num_images} images hold more objects of a class (up to {most}) than "
             f"evaluation.max_detections = {self.max_detections} counts, so that recall is "
             f"{self.evidence.highest_recall:.3f} at most, AP hardly more, and no better model can raise them: set "
-            f"evaluation.max_detections={most} (COCO's rule is 100), and model.max_detections as high."
+            f"evaluation.max_detections={most} (COCO's rule is 100)"
+            f"{', and model.max_detections as high' if of_a_run else ''}."
         ]
 
     def _weak_points(self) -> list[str]:

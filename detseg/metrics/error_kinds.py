@@ -15,7 +15,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from detseg.metrics.coco import mask_ious
+from detseg.metrics.coco import ious_of_masks, mask_ious
 from detseg.metrics.records import DetectionRecords, IouType, MaskRecords
 from detseg.structures import BoolArray, ClassTable, FloatArray, IntArray
 
@@ -137,6 +137,16 @@ def ious_of(
     return pairwise_ious(records.detection_boxes[found], records.object_boxes[true], crowd)
 
 
+def detection_ious(records: DetectionRecords, found: IntArray, iou_type: IouType) -> FloatArray:
+    """(N,) detections of an image, by their positions, → (N, N) IoU with one another."""
+    if iou_type == "bbox" or not len(found):
+        return pairwise_ious(records.detection_boxes[found], records.detection_boxes[found])
+    assert isinstance(records, MaskRecords)
+    hw = records.image_hw[records.image_ids == records.detection_image_ids[found[0]]][0].tolist()
+    masks = records.detection_masks[found]
+    return ious_of_masks(hw, masks, masks, crowd=False)
+
+
 def pairwise_ious(boxes: FloatArray, others: FloatArray, crowd: bool = False) -> FloatArray:
     """(N, 4) and (M, 4) xyxy → (N, M) IoU; with ``crowd`` regions the fraction of the first that is inside."""
     sides = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
@@ -175,7 +185,7 @@ def _explained(
     }
     about = [of_class.argmax(axis=1), of_others.argmax(axis=1), of_used.argmax(axis=1), nothing[1]]
     kind = np.select(list(reasons.values()), [_KINDS.index(name) for name in reasons], _KINDS.index(ErrorKind.BOTH))
-    return kind, np.select(list(reasons.values()), about, -1)
+    return kind, np.select(list(reasons.values()), about, ious.argmax(axis=1))
 
 
 def _costs(

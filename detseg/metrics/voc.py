@@ -82,9 +82,13 @@ def _mask_pairs(
 ) -> _Pairs:
     assert isinstance(records, MaskRecords)
     in_order = np.argsort(detection_groups, kind="stable")
-    for group in np.intersect1d(detection_groups, object_groups):
-        start, end = np.searchsorted(detection_groups[in_order], [group, group + 1])
-        first, last = np.searchsorted(object_groups, [group, group + 1])
+    groups = np.intersect1d(detection_groups, object_groups)
+    ends = (
+        np.searchsorted(of_all, groups, side)
+        for of_all in (detection_groups[in_order], object_groups)
+        for side in ("left", "right")
+    )
+    for start, end, first, last in zip(*(column.tolist() for column in ends), strict=True):
         detections = in_order[start:end]
         ious = mask_ious(records, detections, by_group[first:last], crowd=False)
         rows, columns = np.nonzero(ious)

@@ -144,7 +144,10 @@ def test_the_command_says_and_writes_the_numbers(tmp_path: Path, capsys: pytest.
 def test_no_detection_is_a_result(tmp_path: Path) -> None:
     result = detseg.evaluate_results(*written(tmp_path, []))
     assert result.coco["AP"] == 0
-    assert result.explain()[0].startswith("The model returned no detections at all")
+    assert result.explain() == [
+        "There are no detections at all: train longer (trainer.max_epochs), or lower the threshold."
+    ]
+    assert result.explain(of_a_run=False) == ["There are no detections at all."]
 
 
 def test_nothing_to_find_is_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,12 +17,14 @@ from detseg.errors import DetsegError
 from detseg.evaluation import evaluate
 from detseg.evaluation.advice import Facts
 from detseg.evaluation.run import evaluated, evaluation_config, open_split_for
-from detseg.evaluation.what_next import Part, Scored, WhatNext, gaps, what_next
+from detseg.evaluation.what_next import Part, Scored, WhatNext, classes_not_learned, gaps, what_next
 from detseg.factory import load_model
 from detseg.messages import rendered
-from detseg.metrics.bootstrap import detection_samples, resamples
+from detseg.metrics.bootstrap import detection_samples, interval, resamples
 from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.predict import find_device
+from detseg.structures import ClassTable
 from tests.tiny import TinyRun, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -119,6 +121,17 @@ def test_bias_comes_first_where_the_training_images_say_so(
         assert f"; {first}" in verdict
 
 
+def test_a_bias_from_1_is_no_verdict_where_nothing_else_is_clear() -> None:
+    rng = np.random.default_rng(0)
+    of = {"train": 0.97, "val": 0.93}
+    parts: Mapping[Part, Scored] = {k: Scored(v, v + 0.03 * rng.standard_normal(1000), 50) for k, v in of.items()}  # type: ignore[misc]  # two keys
+    parts = {**parts, "train": Scored(0.97, 0.97 + 0.01 * rng.standard_normal(1000), 50)}
+    for human, says in ((None, "no gap is clear but that from 1, which may be out of reach"), (0.999, "work first on")):
+        found = gaps(parts, "AP50", human)
+        assert [gap.is_clear for gap in found] == [True, False]
+        assert WhatNext("a.ckpt", "AP50", {}, human, tuple(found), ("",)).verdict.startswith(says)
+
+
 def test_the_verdict_names_a_first_step_that_is_no_setting() -> None:
     config = load_config("yolo_shapes", ["model.backbone.name=csp_small", "model.backbone.width=0.5"])
     (variance, *_) = gaps(levels(train=0.95, val=0.6), "AP50", None, config)
@@ -199,6 +212,26 @@ def test_what_was_evaluated_already_is_not_evaluated_again(tiny_run: TinyRun) ->
     samples = detection_samples(evaluator.records, evaluator.classes, evaluator.max_detections, evaluator.f1_iou)
     found = what_next(tiny_run.best, splits=["train", "val"], known={"val": (evaluator, samples)}, device="cpu")
     assert found.scores["val"][0] == tiny_run.evaluate(split="test").numbers["AP50"]
+    both = what_next(tiny_run.best, splits=["val", "test"], known={"test": (evaluator, samples)}, device="cpu")
+    ends = interval(found.scores["val"][0], samples.numbers["AP50"])
+    assert both.scores["test"][1:3] == pytest.approx(np.clip(ends, 0, 1))  # as in all other reports
+
+
+def test_a_class_that_is_not_in_the_images_is_not_called_unlearned() -> None:
+    evaluator = SegmentationEvaluator(ClassTable(("road", "car", "tram")))
+    evaluator.keep_images()
+    true = np.zeros((8, 8), dtype=np.uint8)
+    true[4:] = 1
+    found = true.copy()
+    found[:, 4:], found[0, 0] = 0, 2
+    evaluator.update(found, true)
+    low = evaluator.compute().by_class["IoU"]
+    assert low[2] == 0
+    assert classes_not_learned(evaluator, low) == ()
+    found[4:] = 0
+    evaluator.reset()
+    evaluator.update(found, true)
+    assert classes_not_learned(evaluator, evaluator.compute().by_class["IoU"]) == ("car",)
 
 
 def test_a_train_dev_set_that_cannot_be_opened_is_an_error(tiny_run: TinyRun) -> None:

@@ -86,7 +86,7 @@ def of_image(detections: list[tuple[Box, float, int]], objects: list[tuple[Box, 
         ((40, 0, 50, 10), 0, "class", 1),  # on the dog
         ((0, 0, 10, 9), 0, "duplicate", 0),  # on the cat, which is found
         ((70, 0, 80, 10), 0, "background", -1),
-        ((40, 0, 50, 4), 0, "class and location", -1),  # IoU 0.4 with the dog
+        ((40, 0, 50, 4), 0, "class and location", 1),  # IoU 0.4 with the dog
     ],
 )
 def test_each_kind(box: Box, label: int, kind: str, about: int) -> None:

@@ -100,26 +100,26 @@ def _of_run(arguments: argparse.Namespace) -> Path:
         device,
         human=arguments.human_level,
         train_dev=arguments.train_dev or (),
-        learn=(lambda: _learning_curve(checkpoint, num_seeds)) if arguments.learning_curve else None,
+        learn=(lambda: _learning_curve(checkpoint, num_seeds, overrides)) if arguments.learning_curve else None,
         explain=misses,
     )
 
 
-def _learning_curve(checkpoint: Path, num_seeds: int) -> LearningCurve:
-    """Of the run's own settings, in a folder of its own."""
+def _learning_curve(checkpoint: Path, num_seeds: int, overrides: Sequence[str]) -> LearningCurve:
+    """Of the run's settings with the overrides, in a folder of its own."""
     from detseg.checkpoint import read_model_checkpoint, run_dir_of
     from detseg.checkpoint.provenance import command
     from detseg.cli.signals import stop_on_signals
-    from detseg.config.load import config_from_dict, without_download
+    from detseg.evaluation.run import evaluation_config
     from detseg.training.callbacks.run_files import best_epoch
     from detseg.training.setup.build import criterion_of
     from detseg.tuning.learning_curve import learning_curve
 
-    config = config_from_dict(without_download(read_model_checkpoint(checkpoint).config), str(checkpoint))
+    config = evaluation_config(read_model_checkpoint(checkpoint).config, str(checkpoint), overrides)
     run_dir = run_dir_of(checkpoint)
     metric = f"val/{criterion_of(config)}"
     best = best_epoch(run_dir / "metrics.csv", metric)
-    reached = float(best[metric]) if best else None
+    reached = float(best[metric]) if best and not overrides else None  # it may be of other data
     with stop_on_signals() as stop:
         stop.how_to_resume = f"the same command resumes: {command()}"
         return learning_curve(config, run_dir / "learning_curve", num_seeds=num_seeds, reached=reached, stop=stop)

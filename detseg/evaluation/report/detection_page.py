@@ -62,7 +62,8 @@ _LOWEST_SCORE = (
 _SHOWN, _SUSPECTS_SHOWN, _MOST_MISSED = 6, 12, 2
 _FEW = 10  # objects of a group
 _SUSPECT = 0.7
-_LEARNED = 0.1  # AP50 from which the model's doubts of its labels count
+LEARNED = 0.1
+"""AP50 from which a model's doubts of its labels count."""
 ALL = "all classes"
 
 _SIZES = (8, 16, 32, 64, 128)
@@ -182,9 +183,10 @@ class DetectionReport:
     @cached_property
     def suspects(self) -> list[Suspect]:
         """Labels that are probably wrong; none where the model has no say in it."""
-        if not self.are_probabilities or self._ap50 < _LEARNED:
+        if not self.are_probabilities or self._ap50 < LEARNED:
             return []
-        return suspects(self.records, np.array([one.recall for one in self.best]), self.iou_type)
+        learned = np.array(self.result.by_class[f"{self._metric}50"]) >= LEARNED
+        return suspects(self.records, np.array([one.recall for one in self.best]), learned, self.iou_type)
 
     @cached_property
     def _ranked(self) -> list[Ranked]:
@@ -198,7 +200,8 @@ class DetectionReport:
             return {}
         at = curve_thresholds(ranked, self.thresholds)
         by_class = zip(self.classes.names, ranked, strict=True)
-        return {ALL: curve(ranked, at)} | {name: curve([one], at) for name, one in by_class if one.num_objects}
+        of_classes = {name: curve([one], at) for name, one in by_class if one.num_objects}
+        return of_classes if len(of_classes) == 1 else {ALL: curve(ranked, at)} | of_classes
 
     def about(self, data: str, split: str) -> str:
         """What was scored, for a line."""
@@ -223,10 +226,10 @@ class DetectionReport:
         kinds, to_find = self.outcomes.kinds, self.outcomes.to_find
         kept, right = int((kinds > NOT_KEPT).sum()), int((kinds == RIGHT).sum())
         found = int((self.outcomes.found & to_find).sum())
+        wrong = f", and {kept - right} of {kept} detections are wrong ({(kept - right) / kept:.0%})" if kept else ""
         yield (
             f"{self._masks}At the best threshold of each class {found} of {int(to_find.sum())} objects are found "
-            f"({found / max(int(to_find.sum()), 1):.0%}), and {kept - right} of {kept} detections are wrong "
-            f"({(kept - right) / max(kept, 1):.0%})."
+            f"({found / max(int(to_find.sum()), 1):.0%}){wrong}."
         )
         gains = {kind: gain for kind, gain in self.errors.gains.items() if gain > 0.0005}
         if gains:
@@ -244,6 +247,10 @@ class DetectionReport:
         if num := sum(suspect.doubt >= _SUSPECT for suspect in self.suspects):
             what = "may be wrong or missing (the model is sure of something else); look at them before you train longer"
             yield f"{counted(num, 'label')} {what}."
+
+    @property
+    def _metric(self) -> str:
+        return "AP" if self.result.masks is None else "mask_AP"
 
     @property
     def _ap50(self) -> float:
@@ -279,12 +286,16 @@ class DetectionReport:
     def sections(self, gallery: Gallery) -> Iterator[Section]:
         """All of them, in order; pictures go through the gallery."""
         if self.curves:
-            text = (
-                f"<p>Counts of the detections with at least the score of the slider, {self._boxes} matched by VOC's "
-                f"rule at IoU {self.result.f1_iou:g}: of one class, or of all classes together at one threshold. So "
-                "the F1 of all classes is not that at the top, the mean over the classes, each at its best threshold. "
-                f"These are in the table below and in {file_link(THRESHOLDS)}.</p>"
+            rule = (
+                f"Counts of the detections with at least the score of the slider, {self._boxes} matched by VOC's rule "
+                f"at IoU {self.result.f1_iou:g}"
             )
+            several = (
+                ": of one class, or of all classes together at one threshold. So the F1 of all classes is not that at "
+                "the top, the mean over the classes, each at its best threshold"
+            )
+            rule += several if ALL in self.curves else ""
+            text = f"<p>{rule}. The best thresholds are in the table below and in {file_link(THRESHOLDS)}.</p>"
             yield "threshold", "Threshold", text + operating_point(self.curves, "detections and objects")
         yield "classes", "Classes", self._class_table()
         yield "costs", "Errors, by cost", self._costs()
@@ -293,7 +304,7 @@ class DetectionReport:
             yield "errors", "Errors, by picture", self._pictures(gallery)
         yield "labels", "Labels to check", self._labels(gallery)
         yield "slices", "Where it fails", self._slices()
-        if not self.are_probabilities:
+        if not self.are_probabilities or not len(self.records.detection_scores):
             return
         found = calibration(*self._scores(), lowest=_LOWEST_SCORE)
         text = (
@@ -308,7 +319,7 @@ class DetectionReport:
 
     def _class_table(self) -> str:
         by_class = self.result.by_class
-        metric = next(name for name in self.samples.by_class if name in by_class)
+        metric = self._metric
         sure = class_intervals(by_class[metric], self.samples.by_class[metric])
         head = ["class", "objects", "detections", f"{metric} (95 %)", f"{metric}50"]
         head += ["precision", "recall", "F1", "threshold"]
@@ -340,8 +351,9 @@ class DetectionReport:
         text = (
             f"<p>Detections of any score, matched by TIDE's rules: missed is an object that no detection of any "
             f"score is about. AP50{self._of_masks} by these rules is {errors.ap50:.3f}{why}. Without any "
-            f"wrong detection it would be {errors.ap50 + errors.false_positive_gain:.3f}, without missed objects "
-            f"{errors.ap50 + errors.false_negative_gain:.3f}. Each kind alone (TIDE, Bolya et al. 2020):</p>"
+            f"wrong detection it would be {format_number(errors.ap50 + errors.false_positive_gain)}, without missed "
+            f"objects {format_number(errors.ap50 + errors.false_negative_gain)}. Each kind alone (TIDE, Bolya et al. "
+            "2020):</p>"
         )
         return f'{text}<div class="row">{chart}<div>{sortable_table(head, rows)}</div></div>'
 
@@ -415,9 +427,12 @@ class DetectionReport:
         records, found = self.records, self.outcomes
         areas = np.where(found.to_find & ~found.found & (found.taken_for < 0), records.object_areas, -1.0)
         order = np.argsort(-areas, kind="stable")[:_SHOWN]
-        missed = Counter(records.object_image_ids[found.to_find & ~found.found].tolist()).most_common(_MOST_MISSED)
-        places = {number: place for place, number in enumerate(self.images.ids)}
-        exhibits = [Exhibit(places[number], f"{counted(num, 'object')} missed") for number, num in missed]
+        missed = found.to_find & ~found.found
+        most = Counter(records.object_image_ids[missed].tolist()).most_common(_MOST_MISSED)
+        places, exhibits = {number: place for place, number in enumerate(self.images.ids)}, []
+        for number, num in most:
+            boxes = records.object_boxes[missed & (records.object_image_ids == number)]
+            exhibits.append(Exhibit(places[number], f"{counted(num, 'object')} missed", missed=tuple(boxes.tolist())))
         yield "Images with the most missed objects", exhibits
         yield "Missed: the largest", [self._exhibit(k, -1) for k in order.tolist() if areas[k] >= 0]
         for kind, title in (
@@ -475,8 +490,8 @@ class DetectionReport:
     def _labels(self, gallery: Gallery) -> str:
         if not self.are_probabilities:
             return "<p>None, as scores are not from 0 to 1, and so say nothing on how sure the model is.</p>"
-        if self._ap50 < _LEARNED:
-            return f"<p>None: where AP50{self._of_masks} is below {_LEARNED}, it is not the labels that are wrong.</p>"
+        if self._ap50 < LEARNED:
+            return f"<p>None: where AP50{self._of_masks} is below {LEARNED}, it is not the labels that are wrong.</p>"
         chosen = [suspect for suspect in self.suspects if suspect.doubt >= _SUSPECT]
         # A label that the model does not see may be the model's fault: its doubt is never so large.
         counts = {kind: sum(suspect.kind == kind for suspect in chosen) for kind in Doubt if kind is not Doubt.NOTHING}

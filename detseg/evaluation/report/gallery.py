@@ -29,6 +29,7 @@ class Exhibit:
         caption: what is wrong.
         true_box, found_box: of the label and of the prediction, xyxy, pixels; without both the whole image is shown.
         true_mask, found_mask: the mask of each, whose outline is drawn instead of the box.
+        missed: boxes of labels that are outlined in the whole image.
     """
 
     image: int
@@ -37,6 +38,7 @@ class Exhibit:
     found_box: tuple[float, ...] | None = None
     true_mask: InstanceMasks | None = None
     found_mask: InstanceMasks | None = None
+    missed: Sequence[Sequence[float]] = ()
 
 
 @dataclass
@@ -86,7 +88,7 @@ def _outlines(exhibit: Exhibit, hw: tuple[int, int]) -> Iterator[tuple[str, floa
     """Where the boxes of an exhibit lie on the whole image, on both sides: what they are, left, top, width and height
     in percent of ``side_by_side``."""
     half = 100 / (2 + _GAP)
-    for kind, box in (("true", exhibit.true_box), ("found", exhibit.found_box)):
+    for kind, box in (("true", exhibit.true_box), ("found", exhibit.found_box), *(("true", b) for b in exhibit.missed)):
         if box is not None:
             x1, y1, x2, y2 = (value / side for value, side in zip(box, hw[::-1] * 2, strict=True))
             for start in (0, 1 + _GAP):

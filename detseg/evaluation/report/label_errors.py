@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from detseg.metrics.error_kinds import detections_and_objects, ious_of, pairwise_ious
+from detseg.metrics.error_kinds import detection_ious, detections_and_objects, ious_of
 from detseg.metrics.records import DetectionRecords, IouType
 from detseg.structures import BoolArray, FloatArray, IntArray
 
@@ -49,7 +49,9 @@ class Suspect:
     detection: int
 
 
-def suspects(records: DetectionRecords, recalls: FloatArray, iou_type: IouType = "bbox") -> list[Suspect]:
+def suspects(
+    records: DetectionRecords, recalls: FloatArray, learned: BoolArray, iou_type: IouType = "bbox"
+) -> list[Suspect]:
     """All doubts of 0.1 and more, the largest first; each label and each detection is in one of them at most, and so is
     each place without a label. Detections on a crowd region of their class say nothing.
 
@@ -57,15 +59,16 @@ def suspects(records: DetectionRecords, recalls: FloatArray, iou_type: IouType =
         records: of a model that was not trained on these labels, all its detections with their scores.
         recalls: (C,) fraction of the objects of each class that it finds, with which a label of nothing is weighed: one
             that the model does not see tells little where it does not see many; NaN for none.
+        learned: (C,) whether the detections of a class say something.
         iou_type: compare boxes or masks.
     """
     found = list[Suspect]()
     images = detections_and_objects(records, len(records.detection_scores))
     for image_id, (rows, objects) in zip(np.sort(records.image_ids).tolist(), images, strict=True):
         ious = ious_of(records, rows, objects, iou_type)
-        counts = ~_on_crowd(records, rows, objects, ious, iou_type)
+        counts = learned[records.detection_labels[rows]] & ~_on_crowd(records, rows, objects, ious, iou_type)
         rows, ious = rows[counts], ious[counts]
-        of_image = _Image(records, image_id, rows, objects, ious)
+        of_image = _Image(records, image_id, rows, objects, ious, iou_type)
         found += of_image.overlooked() + of_image.wrong(np.nan_to_num(recalls))
     found = sorted((suspect for suspect in found if suspect.doubt >= _LEAST), key=lambda suspect: -suspect.doubt)
     used, rest = set[tuple[str, int]](), list[Suspect]()
@@ -96,15 +99,18 @@ class _Image:
     rows: IntArray  # (N,) of its detections in the records, best first
     objects: IntArray  # (M,) of its objects
     ious: FloatArray  # (N, M)
+    iou_type: IouType
 
     def overlooked(self) -> list[Suspect]:
         """Detections that lie on no label, and beside none; of those on one place the best, whatever their classes."""
-        scores, boxes, kept = self.records.detection_scores, self.records.detection_boxes, list[int]()
+        scores, kept = self.records.detection_scores, list[int]()
         alone = self.rows[(self.ious.max(axis=1, initial=0) < _BESIDE) & (scores[self.rows] >= _LEAST)]
-        for row in alone.tolist():  # best first
-            if pairwise_ious(boxes[[row]], boxes[kept]).max(initial=0) < _SAME:
-                kept.append(row)
-        return [Suspect(float(scores[row]), Doubt.OVERLOOKED, self.image_id, -1, row) for row in kept]
+        same = detection_ious(self.records, alone, self.iou_type) >= _SAME
+        for place in range(len(alone)):  # best first
+            if not same[place, kept].any():
+                kept.append(place)
+        rows = alone[kept].tolist()
+        return [Suspect(float(scores[row]), Doubt.OVERLOOKED, self.image_id, -1, row) for row in rows]
 
     def wrong(self, recalls: FloatArray) -> list[Suspect]:
         """Labels that no detection confirms as surely as another one doubts them."""

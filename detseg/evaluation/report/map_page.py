@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from detseg.structures import ClassTable, FloatArray, IntArray, UInt8Array
 _SHOWN, _SUSPECTS_SHOWN, _CONFUSIONS = 6, 12, 8
 _OF_A_VIDEO, _NEAR = 2, 50  # images of a stretch, and numbers of frames
 _LOST, _FOUND_ALONE = 0.05, 0.3  # IoU of a class that is hardly ever taken, and F1 that its own probability reaches
+_BETTER = 0.15  # than the F1 of all pixels together
 _LEARNED = 0.1  # IoU of a class from which the model's doubts of its labels count
 
 Triple = tuple[UInt8Array, UInt8Array, UInt8Array]
@@ -113,7 +115,8 @@ class MapReport:
         found = {}
         for row, curve in zip(self.result.classes, self.study.curves(), strict=True):
             best = len(curve.f1) - 1 - int(curve.f1[::-1].argmax())  # of equals the highest threshold, as the slider
-            if row.num_pixels and row.iou < _LOST and curve.f1[best] >= _FOUND_ALONE:
+            least = max(_FOUND_ALONE, float(curve.f1[0]) + _BETTER)  # what chance reaches of a frequent class is high
+            if row.num_pixels and row.iou < _LOST and curve.f1[best] >= least:
                 found[row.name] = float(curve.f1[best]), float(curve.thresholds[best])
         return found
 
@@ -142,7 +145,7 @@ class MapReport:
             ever = "hardly ever" if rows[name].num_predicted else "never"
             yield (
                 f"{name} is {ever} the most probable class, but from a probability of {threshold:.2f} on found with F1 "
-                f"{f1:.2f}: model.loss.class_weights."
+                f"{f1:.2f}."
             )
         if costs := fixed_confusions(self.confusions.sum(axis=0))[:1]:
             true, found, gain = costs[0]
@@ -242,7 +245,7 @@ class MapReport:
     def _pictures(self, gallery: Gallery) -> str:
         order = np.argsort(np.where(np.isnan(self.image_ious), 2, self.image_ious), kind="stable").tolist()
         figures = []
-        for place in varied(order, self.names)[:_SHOWN]:
+        for place in (order[k] for k in varied([self.names[place] for place in order], _SHOWN)):
             self._keep_whole(place, gallery)
             image, truth, found = self.read(place)
             errors = draw_semantic_errors(image, truth, found, 1)
@@ -258,10 +261,12 @@ class MapReport:
         text = (
             f"<p>{counted(len(self.suspects), 'region')} away from outlines where the model is sure (80 % or more) of "
             "another class than the label. The doubt by which they are ordered is the sum over the pixels of the "
-            "probability of what is found, less that of the label. Orange: the region.</p>"
+            "probability of what is found, less that of the label; of each label the three largest of an image are "
+            "kept, and those of classes that the model has not learned are left out. Orange: the region.</p>"
         )
         figures, names = [], self.classes.names
-        for region in self.suspects[:_SUSPECTS_SHOWN]:
+        places = varied([self.names[region.image] for region in self.suspects], _SUSPECTS_SHOWN)
+        for region in (self.suspects[place] for place in places):
             self._keep_whole(region.image, gallery)
             caption = f"{names[region.found]}, label {names[region.label]}, {region.area} px"
             box = tuple(float(value) for value in region.box)
@@ -294,17 +299,24 @@ class MapReport:
             yield [self.names[region.image], *texts, *map(str, region.box)]
 
 
-def varied(order: Sequence[int], names: Sequence[str]) -> list[int]:
-    """Positions of images, where the third and further ones of a stretch of video come after all others: names that
-    differ in their last number alone, by fewer than 50."""
-    parts = [re.fullmatch(r"(.*?)(\d*)(\D*)", name, flags=re.DOTALL) for name in names]
-    series = [(part[1], int(part[2] or 0), part[3]) for part in parts if part]
+def varied(names: Sequence[str], number: int) -> list[int]:
+    """The first so many places of a list of images by name, where the third and further ones of a stretch of video come
+    after all others: names that differ in their last number alone, by fewer than 50."""
     first, rest = list[int](), list[int]()
-    for place in order:
-        before, number, after = series[place]
-        near = [(a, c) == (before, after) and abs(b - number) < _NEAR for a, b, c in (series[k] for k in first)]
-        (first if sum(near) < _OF_A_VIDEO else rest).append(place)
-    return first + rest
+    series = list[tuple[str, int]]()  # of the first
+    for place, name in enumerate(names):
+        if len(first) == number:
+            break
+        parts = re.fullmatch(r"(.*?)(\d*)(\D*)", os.path.splitext(name)[0], flags=re.DOTALL)
+        assert parts is not None  # it matches everything
+        own, frame = parts[1] + parts[3], int(parts[2] or 0)
+        near = sum(other == own and abs(frame - another) < _NEAR for other, another in series)
+        if near < _OF_A_VIDEO:
+            first.append(place)
+            series.append((own, frame))
+        else:
+            rest.append(place)
+    return (first + rest)[:number]
 
 
 def legend(classes: ClassTable) -> str:

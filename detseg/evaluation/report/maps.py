@@ -6,6 +6,7 @@ Letters: C classes, H and W pixels of an image, T thresholds.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,12 @@ from detseg.metrics.segmentation import band_width, bands
 from detseg.ops.tensors import logits_at_original_size
 from detseg.structures import IGNORE_LABEL, Batch, BoolArray, FloatArray, IntArray, UInt8Array
 
-REGION_SIZES = ("below 64 px", "64 to 256 px", "256 to 1024 px", "1024 to 4096 px", "from 4096 px")
+REGION_SIZES = ("0 to 64 px", "64 to 256 px", "256 to 1024 px", "1024 to 4096 px", "from 4096 px")
 _REGION_ENDS = (64, 256, 1024, 4096)
 _STEPS, _BINS = 100, 10
 _SURE = 0.8  # probability from which a wrong pixel makes the label suspect
 _SMALLEST_SUSPECT = 16  # pixels
-_OF_AN_IMAGE = 3  # suspects that are kept
+_OF_A_CLASS = 3  # suspects of an image and label that are kept
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class MapStudy:
         pixels, wrong: pixels that count, and wrong ones: [inside, along the true outlines].
         regions, regions_found: (C, 5) connected regions of the truth by ``REGION_SIZES``, and those of which half or
             more is found.
-        doubted: regions whose label is suspect.
+        doubted: regions whose label is suspect, of each label the three largest doubts of an image.
     """
 
     def __init__(self, num_classes: int, boundary_width: float) -> None:
@@ -122,7 +123,11 @@ class MapStudy:
                 if area >= _SMALLEST_SUSPECT:
                     box = (x, y, x + w, y + h)
                     regions.append(DoubtedRegion(float(doubts[row]), self.num_images, box, area, *divmod(pair, 256)))
-        self.doubted += sorted(regions, key=lambda region: -region.doubt)[:_OF_AN_IMAGE]
+        kept = Counter[int]()
+        for region in sorted(regions, key=lambda region: -region.doubt):
+            kept[region.label] += 1
+            if kept[region.label] <= _OF_A_CLASS:
+                self.doubted.append(region)
 
     def curves(self) -> list[Curve]:
         """Of each class alone, its pixels kept from a probability on; the objects to find are its pixels."""

@@ -11,7 +11,7 @@ for (const head of document.querySelectorAll("table.sortable th")) {
     const value = row => row.cells[column].textContent;
     const compare = (a, b) => {
       const [x, y] = [parseFloat(value(a)), parseFloat(value(b))];
-      if (column === 0 || (isNaN(x) && isNaN(y))) return value(b).localeCompare(value(a));
+      if (column === 0 || (isNaN(x) && isNaN(y))) return value(b).localeCompare(value(a), undefined, { numeric: true });
       if (isNaN(x) !== isNaN(y)) return isNaN(x) === falling ? 1 : -1;
       return y - x;
     };
@@ -39,6 +39,8 @@ const outline = link => {
   whole.querySelector(".part").replaceChildren(part, part.alt);
 };
 for (const link of links) link.addEventListener("click", () => outline(link));
+const opened = links.find(link => link.hash === location.hash);  // by an address that somebody passed on
+if (opened) outline(opened);
 
 const step = by => {
   if (current < 0) current = links.findIndex(link => link.hash === location.hash);

@@ -47,7 +47,7 @@ from detseg.evaluation.report.sections import (
 )
 from detseg.evaluation.results_file import results_evaluator
 from detseg.evaluation.run import evaluated, evaluation_config, open_split_for, report_folder
-from detseg.evaluation.what_next import Part, what_next
+from detseg.evaluation.what_next import what_next
 from detseg.factory import load_model
 from detseg.messages import counted, messages_on_console, one_line
 from detseg.metrics.detection import DetectionEvaluator
@@ -103,9 +103,8 @@ def report(
     model, contents, config, dataset = _opened(checkpoint, split, overrides, train_dev)
     run_dir, folder = run_dir_of(checkpoint), folder or report_folder(checkpoint, split)
     check_writable(folder, "--out")
-    curve = learn() if learn is not None else None
+    curve, predictor = None if learn is None else learn(), load_predictor(checkpoint, device)
     more = explain() if explain is not None and kind_of(config.model).finds_objects else ()
-    predictor: Any = load_predictor(checkpoint, device)
     found, evaluator = _looked_at(model, dataset, config, contents.classes, predictor)
     facts = {
         "model": f"{config.model.name}, {checkpoint}",
@@ -118,14 +117,15 @@ def report(
     }
     # Test images are not looked at unasked: what is looked at is soon optimised.
     splits: list[Split] = ["train", "val", "test"] if split == "test" else ["train", "val"]
-    options: Any = {"human": human, "train_dev": train_dev, "overrides": overrides, "device": device}
-    known: dict[Part, Any] = {"val": (evaluator, found.samples)} if split == "val" else {}
-    following = what_next(checkpoint, splits=splits, known=known, hidden=tuple(found.hidden), **options)
+    known: Any = {split: (evaluator, found.samples)} if split != "train" else {}
+    options: Any = {"human": human, "train_dev": train_dev, "overrides": overrides, "device": device, "known": known}
+    following = what_next(checkpoint, splits=splits, hidden=tuple(found.hidden), **options)
     background = [("training", "Training", _training(run_dir, found)), *_provenance(run_dir), _settings(config)]
     more = [*more, ("next", "What next", what_next_section(following, curve))]
-    verdicts = [f"What next: {following.verdict}.", *([] if curve is None else [f"More images: {curve.verdict}."])]
+    sentences = [*found.result.explain(), f"What next: {following.verdict}."]
+    sentences += [] if curve is None else [f"More images: {curve.verdict}."]
     about = f"{_model_line(config, contents.epoch)}; {found.about(_data_name(config), split)}"
-    return _write(found, folder, f"{run_dir.name}, {split}", about, facts, more, background, verdicts)
+    return _write(found, folder, f"{run_dir.name}, {split}", about, facts, more, background, sentences)
 
 
 @messages_on_console()
@@ -152,7 +152,8 @@ def report_results(
     ids = [truth.image_id(index) for index in range(len(truth))]
     found = DetectionReport.of(evaluator, Images(ids, names, None, read if images else None))
     facts = {"detections": str(results), "annotations": str(annotations), **found.protocol, **_facts()}
-    return _write(found, folder, results.name, found.about(annotations.name, "COCO"), facts)
+    about, sentences = found.about(annotations.name, "COCO"), found.result.explain(of_a_run=False)
+    return _write(found, folder, results.name, about, facts, sentences=sentences)
 
 
 def _opened(
@@ -295,12 +296,12 @@ def _write(
     facts: Mapping[str, str],
     more: Sequence[Section] = (),
     background: Sequence[Section] = (),
-    verdicts: Sequence[str] = (),
+    sentences: Sequence[str] = (),
 ) -> Path:
     gallery = Gallery()
     measured = ("facts", "What was measured", facts_table(facts))
     sections = [*found.sections(gallery), *more, measured, *(part for part in background if part[2])]
-    lines = [*found.in_short(), *found.result.explain(), *verdicts]
+    lines = [*found.in_short(), *sentences]
     parts = [
         f'<h1>{html_text(title)}</h1><p class="soft">{html_text(about)}</p>',
         headline(found.headline, found.intervals, found.notes),

@@ -59,8 +59,24 @@ def test_a_class_that_its_own_probability_finds_is_hidden() -> None:
     found = MapReport.of(evaluator, study, ["a.png"], lambda place: (truth, truth, truth))
     assert found.hidden == {"pole": (1.0, 0.3)}
     text = " ".join(found.in_short())
+    assert "class_weights" not in text  # which the run may have
     assert "pole is never the most probable class, but from a probability of 0.30 on found with F1 1.00" in text
     assert "dog is" not in text
+
+
+def test_a_frequent_class_is_not_hidden_by_chance() -> None:
+    """A quarter of the pixels, whose probability is noise: all pixels together have an F1 of 0.4."""
+    rng = np.random.default_rng(0)
+    truth = (np.arange(1600).reshape(40, 40) % 4 == 0).astype(np.uint8)
+    probabilities = np.stack([np.ones((40, 40)), rng.uniform(0.2, 0.3, (40, 40))]).astype(np.float32)
+    probabilities[0] -= probabilities[1]
+    classes, study = ClassTable(("sky", "pole")), MapStudy(2, 0.02)
+    study.update(probabilities, truth)
+    evaluator = SegmentationEvaluator(classes)
+    evaluator.keep_images()
+    evaluator.update(probabilities.argmax(axis=0), truth)
+    assert study.curves()[1].f1.max() >= 0.4
+    assert MapReport.of(evaluator, study, ["a.png"], lambda place: (truth, truth, truth)).hidden == {}
 
 
 def test_wrong_pixels_are_inside_or_along_the_outlines() -> None:
@@ -104,6 +120,18 @@ def test_a_region_that_the_model_is_sure_of_is_doubted() -> None:
     assert region.doubt == pytest.approx(30 * 0.8, rel=1e-5)
     study.update(one_hot(found, 2, 0.7), truth)  # not sure enough
     assert len(study.doubted) == 1
+
+
+def test_large_regions_of_one_label_do_not_hide_those_of_others() -> None:
+    """Five large ones of a class that is never found, and a small one of another."""
+    truth = np.zeros((80, 80), dtype=np.uint8)
+    truth[::16] = 0
+    for row in range(5):
+        truth[16 * row + 2 : 16 * row + 12, 10:40] = 2
+    truth[30:40, 60:70] = 1
+    study = MapStudy(3, 0.01)
+    study.update(one_hot(np.zeros_like(truth), 3, 0.9), truth)
+    assert [region.label for region in study.doubted] == [2, 2, 2, 1]
 
 
 def test_gains_of_fixed_confusions_by_hand() -> None:

@@ -98,7 +98,9 @@ def test_files_beside_the_page(page: Path, page_of_maps: Path, tiny_run: TinyRun
 
 def test_the_worst_images_are_not_all_of_a_stretch_of_video() -> None:
     names = ["a_100.png", "a_102.png", "a_104.png", "a_150.png", "b_104.png", "x.png"]
-    assert varied(range(6), names) == [0, 1, 3, 4, 5, 2]  # 150 is 50 from the first; 104 is near two
+    assert varied(names, 6) == [0, 1, 3, 4, 5, 2]  # 150 is 50 from the first; 104 is near two
+    assert varied(names, 4) == [0, 1, 3, 4]
+    assert varied(["f_1.jp2", "f_2.jp2", "f_3.jp2"], 2) == [0, 1]
 
 
 def test_long_names_are_shortened_in_the_middle() -> None:

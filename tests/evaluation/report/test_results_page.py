@@ -91,6 +91,24 @@ def test_scores_that_are_no_probabilities(tmp_path: Path) -> None:
     assert 'id="calibration"' in page_of(tmp_path, truth, found_of(truth))
 
 
+def test_a_file_without_detections_has_a_page(tmp_path: Path) -> None:
+    text = page_of(tmp_path, truth_of(8, BOXES), [])
+    assert "There are no detections at all." in text
+    assert "0 of 16 objects are found (0%)." in text
+    assert "trainer." not in text
+    assert "nan" not in text.partition("<script")[0].lower()
+    assert 'id="calibration"' not in text
+
+
+def test_one_class_has_one_curve(tmp_path: Path) -> None:
+    truth = truth_of(8, BOXES, num_classes=1)
+    text = page_of(tmp_path, truth, found_of(truth))
+    assert "all classes together" not in text
+    assert text.split('<select id="class">')[1].split("</select>")[0] == '<option value="0">class0</option>'
+    several = truth_of(8, BOXES)
+    assert "all classes together at one threshold" in page_of(tmp_path, several, found_of(several))
+
+
 def test_why_the_ap50_of_tide_is_another_one(tmp_path: Path) -> None:
     """120 objects of an image, all found: COCO counts 100 of each class, TIDE 100 of all."""
     grid = [[40.0 * (k % 12), 40.0 * (k // 12), 30.0, 30.0] for k in range(120)]
@@ -136,6 +154,7 @@ def test_a_click_shows_the_error_and_another_one_leads_back(tmp_path: Path) -> N
     text = page_of(tmp_path, truth, [*found_of(truth)[:-1], lost], "--images", str(images))
     script = """<script>
       const link = [...document.querySelectorAll("figure a")].find(a => a.firstChild.alt.includes("no label"));
+      const begun = document.querySelectorAll(".whole i").length;
       link.click();
       setTimeout(() => {
         const whole = document.querySelector(".whole:target"), picture = whole.querySelector(".picture img");
@@ -154,7 +173,7 @@ def test_a_click_shows_the_error_and_another_one_leads_back(tmp_path: Path) -> N
         const expected = [1, 0, -1, 0].map(by => links[(now + by + links.length) % links.length].firstChild.alt);
         scrollTo(0, 200); const place = scrollY;
         whole.querySelector(".close").click();
-        setTimeout(() => { document.title = JSON.stringify({boxes, steps, expected, shown, place, after: scrollY,
+        setTimeout(() => { document.title = JSON.stringify({begun, boxes, steps, expected, shown, place, after: scrollY,
           hash: location.hash, open: document.querySelectorAll(".whole:target").length}); }, 300);
       }, 500);
     </script>"""
@@ -169,6 +188,7 @@ def test_a_click_shows_the_error_and_another_one_leads_back(tmp_path: Path) -> N
     half = 64 / 129  # of the width; the gap is a 64th of a picture
     expected = [[half * 0.1, 0.1, half * 0.05, 0.05], [1 - half * 0.9, 0.1, half * 0.05, 0.05]]
     assert np.array(got["boxes"]) == pytest.approx(np.array(expected), abs=0.003)
+    assert got["begun"] >= 2  # by its address alone
     assert got["shown"] == "no label, 0.30: class0 0.30"
     assert got["steps"] == got["expected"]
     assert (got["open"], got["hash"]) == (0, "")
