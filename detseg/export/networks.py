@@ -9,9 +9,11 @@ Letters: B images, C classes, P candidates of an image, R anchors, K proposals, 
 
 from __future__ import annotations
 
+import copy
 from typing import Any, cast
 
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image, nms, roi_align
 from torchvision.ops.poolers import MultiScaleRoIAlign
@@ -128,3 +130,30 @@ def network_of(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         masks = ("masks", "regions") if model.roi_heads.has_masks else ()
         return RCNNDetections(model).eval(), ("boxes", "scores", "labels", *masks)
     return model.eval(), ("logits",)
+
+
+def with_fixed_padding(model: nn.Module) -> nn.Module:
+    """The same network for inputs whose sides are multiples of its coarsest stride: convolutions that pad as TensorFlow
+    does compute the padding from the size of their input, which of such inputs is always the same.
+
+    With the size unknown, the exporter takes minutes to reason about it. ``model``: stays as it is.
+    """
+    fixed = copy.deepcopy(model)
+    for parent in list(fixed.modules()):
+        for name, convolution in parent.named_children():
+            if type(convolution) is Conv2dSame:
+                setattr(parent, name, _padded(convolution))
+    return fixed
+
+
+def _padded(convolution: Conv2dSame) -> nn.Module:
+    """A convolution whose stride divides the sides of its input, after what ``timm.layers.pad_same`` pads then."""
+    kernel, strides, dilations = convolution.kernel_size, convolution.stride, convolution.dilation
+    sides = []  # of the columns, then of the rows
+    for size, stride, dilation in reversed(list(zip(kernel, strides, dilations, strict=True))):
+        total = max((size - 1) * dilation + 1 - stride, 0)
+        sides += [total // 2, total - total // 2]
+    channels, options = (convolution.in_channels, convolution.out_channels), (strides, 0, dilations, convolution.groups)
+    plain = nn.Conv2d(*channels, kernel, *options, bias=convolution.bias is not None)
+    plain.load_state_dict(convolution.state_dict())
+    return nn.Sequential(nn.ZeroPad2d(tuple(sides)), plain)
