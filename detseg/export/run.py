@@ -82,8 +82,7 @@ def export_checkpoint(
         precision: ``fp16`` and ``int8`` of OpenVINO alone.
         static_hw: take one image of this size at a time alone; None: images of the run's size, as many as come, of
             R-CNN one at a time.
-        any_size: of a segmentation model: take images of any size. The exporter needs minutes for backbones that pad
-            as TensorFlow does (``tf_...``).
+        any_size: of a segmentation model: take images of any size.
         nms: of YOLO: whether NMS is inside the file; it always is of R-CNN.
         split: the images of the comparison, and of the calibration for ``int8`` (its first ``num_calibration``).
         overrides: of ``data`` and ``evaluation``.
