@@ -13,7 +13,7 @@ import copy
 from typing import Any, cast
 
 import torch
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image, nms, roi_align
 from torchvision.ops.poolers import MultiScaleRoIAlign
@@ -146,14 +146,22 @@ def with_fixed_padding(model: nn.Module) -> nn.Module:
     return fixed
 
 
-def _padded(convolution: Conv2dSame) -> nn.Module:
+def _padded(convolution: Any) -> nn.Module:
     """A convolution whose stride divides the sides of its input, after what ``timm.layers.pad_same`` pads then."""
-    kernel, strides, dilations = convolution.kernel_size, convolution.stride, convolution.dilation
-    sides = []  # of the columns, then of the rows
-    for size, stride, dilation in reversed(list(zip(kernel, strides, dilations, strict=True))):
-        total = max((size - 1) * dilation + 1 - stride, 0)
-        sides += [total // 2, total - total // 2]
-    channels, options = (convolution.in_channels, convolution.out_channels), (strides, 0, dilations, convolution.groups)
-    plain = nn.Conv2d(*channels, kernel, *options, bias=convolution.bias is not None)
+
+    def sides(axis: int) -> tuple[int, int]:
+        reach = convolution.dilation[axis] * (convolution.kernel_size[axis] - 1) + 1
+        total = max(reach - convolution.stride[axis], 0)
+        return total // 2, total - total // 2
+
+    plain = nn.Conv2d(
+        convolution.in_channels,
+        convolution.out_channels,
+        convolution.kernel_size,
+        convolution.stride,
+        dilation=convolution.dilation,
+        groups=convolution.groups,
+        bias=convolution.bias is not None,
+    )
     plain.load_state_dict(convolution.state_dict())
-    return nn.Sequential(nn.ZeroPad2d(tuple(sides)), plain)
+    return nn.Sequential(nn.ZeroPad2d((*sides(1), *sides(0))), plain)
