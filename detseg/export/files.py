@@ -60,16 +60,15 @@ class ProgramEngine:
 
     Args:
         path: the ``.pt2`` file.
-        outputs: their names.
     """
 
     name, place = "torch.export", "cpu"
 
-    def __init__(self, path: Path, outputs: Sequence[str]) -> None:
+    def __init__(self, path: Path) -> None:
         extra_files = {KEY: ""}
         self._network = torch.export.load(path, extra_files=extra_files).module()
         self.metadata: Mapping[str, str] = extra_files
-        self._outputs = outputs
+        self._outputs = _output_names(Description.from_metadata(extra_files, str(path)))
 
     @torch.no_grad()
     def __call__(self, images: Float32Array, score_threshold: float | None = None) -> Outputs:
@@ -77,6 +76,13 @@ class ProgramEngine:
         found = self._network(torch.from_numpy(images))
         found = (found,) if isinstance(found, torch.Tensor) else found
         return {name: values.numpy() for name, values in zip(self._outputs, found, strict=True)}
+
+
+def _output_names(description: Description) -> tuple[str, ...]:
+    if description.task == "semantic":
+        return ("logits",)
+    labels = ("labels",) if description.nms else ()
+    return ("boxes", "scores", *labels, *(("masks", "regions") if description.task == "instance" else ()))
 
 
 def onnx_model(model: nn.Module, description: Description) -> Any:

@@ -24,7 +24,6 @@ from detseg.errors import ConfigError, DetsegError, MissingExtraError
 from detseg.evaluation.run import evaluation_config, open_split_for
 from detseg.export.certificate import Certificate, certify
 from detseg.export.files import ProgramEngine, onnx_model, with_precision, write_openvino, write_program
-from detseg.export.networks import network_of
 from detseg.factory import load_model
 from detseg.messages import console, messages_on_console
 from detseg.models.acceleration import fuse
@@ -111,7 +110,7 @@ def export_checkpoint(
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.info(f"exporting {checkpoint} as {form}, {precision}")
     _write(folded, with_precision(description, precision), form, path, dataset, num_calibration)
-    engine = ProgramEngine(path, network_of(folded)[1]) if form == "torch" else open_engine(path, "cpu")
+    engine = ProgramEngine(path) if form == "torch" else open_engine(path, "cpu")
     _judge(path, _certified(path, engine, precise, config, dataset), precise, split, tolerance)
     return path
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from detseg.errors import CheckpointError
 from detseg.export.files import ProgramEngine, onnx_model, write_program
-from detseg.export.networks import network_of, with_fixed_padding
+from detseg.export.networks import with_fixed_padding
 from detseg.models.acceleration import fuse
 from detseg.models.backbones.unet import UNetEncoder
 from detseg.models.layers import Normalize
@@ -197,7 +197,7 @@ def test_a_program_of_a_two_stage_detector_may_find_nothing(tmp_path: Path) -> N
     limits: dict[str, Any] = {"nms": True, "score_threshold": float(threshold), "max_detections": 25}
     description = Description("detection", "faster_rcnn", CLASSES, HW, 1, False, 16, **limits)
     write_program(model, description, tmp_path / "rcnn.pt2")
-    engine = ProgramEngine(tmp_path / "rcnn.pt2", network_of(model)[1])
+    engine = ProgramEngine(tmp_path / "rcnn.pt2")
     assert Description.from_metadata(engine.metadata, "") == description
     images = [*IMAGES, np.zeros((*HW, 3), dtype=np.uint8)]
     expected = Predictor(model, CLASSES, HW, score_threshold=threshold)(images)
