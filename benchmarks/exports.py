@@ -107,10 +107,10 @@ def _latencies(run: Path, path: Path, split: Split, threads: int, blocks: int) -
     images = _images(run, split, eager)
     found: Result = {}
     for batch in BATCHES:
-        ours, theirs = in_turn(
-            *(timed(partial(_predict, predictor, images, batch), len(images), 1000) for predictor in (exported, eager)),
-            blocks=blocks,
+        mine, other = (
+            timed(partial(_predict, predictor, images, batch), len(images), 1000) for predictor in (exported, eager)
         )
+        ours, theirs = in_turn(mine, other, blocks)
         found[f"batch {batch}"] = {"ours": ours, "eager": theirs}
     return found
 
@@ -138,8 +138,8 @@ def _predict(predictor: ImagePredictor[Any], images: Sequence[UInt8Array], batch
 
 def table(rows: Sequence[Result]) -> str:
     """All rows in Markdown, and below it what failed."""
-    heads = ("model (run)", "format", "precision", "CPU", "change of the metric (95 %)", "boxes, px", "MB")
-    heads += tuple(f"ms at batch {batch}: export, checkpoint, ratio" for batch in BATCHES)
+    heads = ["model (run)", "format", "precision", "CPU", "change of the metric (95 %)", "boxes, px", "MB"]
+    heads += (f"ms at batch {batch}: export, checkpoint, ratio" for batch in BATCHES)
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     notes: list[str] = []
     for row in rows:
