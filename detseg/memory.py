@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from types import TracebackType
-
-import torch
+from typing import TYPE_CHECKING
 
 from detseg.errors import DetsegError
 from detseg.messages import one_line
-from detseg.structures import Batch
+
+if TYPE_CHECKING:
+    from detseg.structures import Batch
 
 _TEXTS = (
-    "out of memory",  # CUDA outside of torch's allocator, MPS
+    "out of memory",  # CUDA, MPS
     "bad_alloc",  # C++
     "not enough memory",  # torch's allocator on a CPU
     "allocate memory",  # the same, and the operating system
@@ -23,7 +24,7 @@ _TEXTS = (
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, of a device or of the machine, was not enough."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, which may be missing
         return True
     has_no_type = isinstance(error, RuntimeError | OSError) or type(error).__module__.split(".")[0] == "cv2"
     return has_no_type and any(text in str(error).lower() for text in _TEXTS)

@@ -27,8 +27,9 @@ from tests.tiny import TinyRun
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-LANGUAGES = {"python", "sh", "yaml", "text", ""}
-"""What follows ``` on the pages; another spelling of one of them would not be tested."""
+LANGUAGES = {"python", "sh", "yaml", "js", "cpp", "text", ""}
+"""What follows ``` on the pages; another spelling of one of them would not be tested. What `js` and `cpp` do is tested
+in `tests/export/`."""
 SHAPES = ("data.num_train=16", "data.num_val=4", "data.size=96", "data.max_objects=3", "data.image_size=96")
 QUICK = ("data.num_workers=0", "data.batch_size=8", "trainer.max_epochs=1", "trainer.num_previews=0")
 SHORTENED = {"image_size=640, max_epochs=50": "image_size=96, max_epochs=1"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from detseg.export.networks import network_of
+from detseg.export.networks import network_of, with_fixed_padding
 from detseg.predict.runtime.description import KEY, Description
+from detseg.predict.runtime.engines import Outputs
 from detseg.structures import Float32Array
 
 OPSET = 18
@@ -23,7 +24,7 @@ _MOST_IMAGES, _MOST_CELLS = 4096, 1024  # bounds of what is dynamic, which the e
 
 def export_program(model: nn.Module, description: Description) -> torch.export.ExportedProgram:
     """The network as a program of ``torch.export``; ``model``: folded, on the CPU, in evaluation mode."""
-    network, _ = network_of(model)
+    network, _ = network_of(with_fixed_padding(model) if description.any_size else model)
     hw, stride = description.input_hw, description.stride
     if description.any_size:  # in whole cells, of which the exporter can prove that maps of all strides fit together
         hw = -(-hw[0] // stride) * stride, -(-hw[1] // stride) * stride
@@ -34,12 +35,54 @@ def export_program(model: nn.Module, description: Description) -> torch.export.E
         sides = {2: "rows", 3: "columns"}
         dynamic |= {axis: stride * torch.export.Dim(name, min=1, max=_MOST_CELLS) for axis, name in sides.items()}
     with _quiet():
-        return torch.export.export(network, (example,), dynamic_shapes=(dynamic,) if dynamic else None, strict=False)
+        program = torch.export.export(network, (example,), dynamic_shapes=(dynamic,) if dynamic else None, strict=False)
+    # The exporter believes that NMS keeps two boxes at least, and has the program raise an error for fewer.
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if str(node.target) == "aten._assert_scalar.default":
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+    return program
 
 
 def write_program(model: nn.Module, description: Description, path: Path) -> None:
     """A ``.pt2`` file for ``torch.export.load``, with the description as the extra file ``detseg``."""
-    torch.export.save(export_program(model, description), path, extra_files={KEY: description.to_json()})
+    program = export_program(model, description)
+    with _quiet():
+        torch.export.save(program, path, extra_files={KEY: description.to_json()})
+
+
+class ProgramEngine:
+    """What a program that was just written computes, to compare it with its checkpoint (an ``Engine``).
+
+    No predictor loads such files: torch unpickles what is in them, so that a file of a stranger could run any code.
+
+    Args:
+        path: the ``.pt2`` file.
+    """
+
+    name, place = "torch.export", "cpu"
+
+    def __init__(self, path: Path) -> None:
+        extra_files = {KEY: ""}
+        self._network = torch.export.load(path, extra_files=extra_files).module()
+        self.metadata: Mapping[str, str] = extra_files
+        self._outputs = _output_names(Description.from_metadata(extra_files, str(path)))
+
+    @torch.no_grad()
+    def __call__(self, images: Float32Array, score_threshold: float | None = None) -> Outputs:
+        """See ``Engine``; all detections are computed."""
+        found = self._network(torch.from_numpy(images))
+        found = (found,) if isinstance(found, torch.Tensor) else found
+        return {name: values.numpy() for name, values in zip(self._outputs, found, strict=True)}
+
+
+def _output_names(description: Description) -> tuple[str, ...]:
+    if description.task == "semantic":
+        return ("logits",)
+    labels = ("labels",) if description.nms else ()
+    return ("boxes", "scores", *labels, *(("masks", "regions") if description.task == "instance" else ()))
 
 
 def onnx_model(model: nn.Module, description: Description) -> Any:

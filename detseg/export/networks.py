@@ -9,9 +9,11 @@ Letters: B images, C classes, P candidates of an image, R anchors, K proposals, 
 
 from __future__ import annotations
 
+import copy
 from typing import Any, cast
 
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image, nms, roi_align
 from torchvision.ops.poolers import MultiScaleRoIAlign
@@ -128,3 +130,38 @@ def network_of(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         masks = ("masks", "regions") if model.roi_heads.has_masks else ()
         return RCNNDetections(model).eval(), ("boxes", "scores", "labels", *masks)
     return model.eval(), ("logits",)
+
+
+def with_fixed_padding(model: nn.Module) -> nn.Module:
+    """The same network for inputs whose sides are multiples of its coarsest stride: convolutions that pad as TensorFlow
+    does compute the padding from the size of their input, which of such inputs is always the same.
+
+    With the size unknown, the exporter takes minutes to reason about it. ``model``: stays as it is.
+    """
+    fixed = copy.deepcopy(model)
+    for parent in list(fixed.modules()):
+        for name, convolution in parent.named_children():
+            if type(convolution) is Conv2dSame:
+                setattr(parent, name, _padded(convolution))
+    return fixed
+
+
+def _padded(convolution: Any) -> nn.Module:
+    """A convolution whose stride divides the sides of its input, after what ``timm.layers.pad_same`` pads then."""
+
+    def sides(axis: int) -> tuple[int, int]:
+        reach = convolution.dilation[axis] * (convolution.kernel_size[axis] - 1) + 1
+        total = max(reach - convolution.stride[axis], 0)
+        return total // 2, total - total // 2
+
+    plain = nn.Conv2d(
+        convolution.in_channels,
+        convolution.out_channels,
+        convolution.kernel_size,
+        convolution.stride,
+        dilation=convolution.dilation,
+        groups=convolution.groups,
+        bias=convolution.bias is not None,
+    )
+    plain.load_state_dict(convolution.state_dict())
+    return nn.Sequential(nn.ZeroPad2d((*sides(1), *sides(0))), plain)

@@ -23,7 +23,7 @@ from detseg.data.build import Split, resolve_data
 from detseg.errors import ConfigError, DetsegError, MissingExtraError
 from detseg.evaluation.run import evaluation_config, open_split_for
 from detseg.export.certificate import Certificate, certify
-from detseg.export.files import onnx_model, with_precision, write_openvino, write_program
+from detseg.export.files import ProgramEngine, onnx_model, with_precision, write_openvino, write_program
 from detseg.factory import load_model
 from detseg.messages import console, messages_on_console
 from detseg.models.acceleration import fuse
@@ -32,7 +32,7 @@ from detseg.models.yolo.detector import YoloDetector
 from detseg.predict import load_predictor
 from detseg.predict.interface import preprocess
 from detseg.predict.runtime.description import Description
-from detseg.predict.runtime.engines import open_engine
+from detseg.predict.runtime.engines import Engine, open_engine
 from detseg.predict.runtime.predictor import ExportedPredictor, ExportedSegmentationPredictor, as_floats
 from detseg.tasks import AnyDataset, kind_of
 
@@ -81,8 +81,7 @@ def export_checkpoint(
         precision: ``fp16`` and ``int8`` of OpenVINO alone.
         static_hw: take one image of this size at a time alone; None: images of the run's size, as many as come, of
             R-CNN one at a time.
-        any_size: of a segmentation model: take images of any size. The exporter needs minutes for backbones that pad
-            as TensorFlow does (``tf_...``).
+        any_size: of a segmentation model: take images of any size.
         nms: of YOLO: whether NMS is inside the file; it always is of R-CNN.
         split: the images of the comparison, and of the calibration for ``int8`` (its first ``num_calibration``).
         overrides: of ``data`` and ``evaluation``.
@@ -111,10 +110,8 @@ def export_checkpoint(
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.info(f"exporting {checkpoint} as {form}, {precision}")
     _write(folded, with_precision(description, precision), form, path, dataset, num_calibration)
-    if form == "torch":
-        logger.info(f"written: {path}; load it with torch.export.load")
-        return path
-    _judge(path, _certified(path, precise, description, config, dataset), precise, split, tolerance)
+    engine = ProgramEngine(path) if form == "torch" else open_engine(path, "cpu")
+    _judge(path, _certified(path, engine, precise, config, dataset), precise, split, tolerance)
     return path
 
 
@@ -224,12 +221,12 @@ def _calibration(description: Description, dataset: AnyDataset, number: int) -> 
 
 
 def _certified(
-    path: Path, checkpoint: Path, description: Description, config: ExperimentConfig, dataset: AnyDataset
+    path: Path, engine: Engine, checkpoint: Path, config: ExperimentConfig, dataset: AnyDataset
 ) -> Certificate:
-    kind, engine = kind_of(config.model), open_engine(path, "cpu")
+    kind = kind_of(config.model)
     read = Description.from_metadata(engine.metadata, str(path))  # as whoever loads the file will
     original: Any = load_predictor(checkpoint, "cpu", 0.0 if kind.finds_objects else None)
-    original.input_hw = description.input_hw
+    original.input_hw = read.input_hw
     exported: Any = (
         ExportedPredictor(engine, read, 0.0) if kind.finds_objects else ExportedSegmentationPredictor(engine, read)
     )

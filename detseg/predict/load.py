@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detseg.errors import ConfigError, MissingExtraError, path_of
+from detseg.errors import CheckpointError, ConfigError, MissingExtraError, path_of
 from detseg.predict.interface import ImagePredictor
 from detseg.predict.runtime.engines import SUFFIXES
 
@@ -54,6 +54,8 @@ def load_predictor(
         from detseg.predict.runtime.predictor import load_exported
 
         return load_exported(path, device, score_threshold)
+    if path.suffix == ".pt2":
+        raise CheckpointError(f"{path}: torch unpickles programs, which could run any code; load a checkpoint or .onnx")
     if find_spec("torch") is None:
         raise MissingExtraError(f'{path}: a checkpoint needs torch: pip install "detseg[torch]"; or export it as ONNX')
     from detseg.factory import load_model

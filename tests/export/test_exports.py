@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.ops import nms
 
 from detseg.checkpoint import read_model_checkpoint
@@ -221,24 +222,51 @@ def test_openvino_finds_the_same(tiny_run: TinyRun, tmp_path: Path) -> None:
         load_predictor(path)
 
 
-def test_no_torch_is_needed(yolo: Path, unet: Path, tiny_run: TinyRun, tmp_path: Path) -> None:
-    """The same results where importing torch fails."""
-    image = images_of(tiny_run)[0]
-    shutil.copy(image, tmp_path / image.name)
-    program = (
-        "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"
-        "import detseg, json\n"
-        f"found = detseg.load_predictor({str(yolo)!r}, score_threshold=0.1)({str(image)!r})\n"
-        f"labels = detseg.load_predictor({str(unet)!r})({str(image)!r}).labels\n"
-        "print(json.dumps([found.boxes.tolist(), found.scores.tolist(), labels.shape]))\n"
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "torchvision", "lightning", "timm", "safetensors", "albumentations", "pycocotools", "msgspec"):
+    sys.modules[name] = None
+import detseg, json
+from detseg.cli import main
+from detseg.serve import app, server
+yolo, unet, masks, image, folder, out = sys.argv[1:]
+found = detseg.load_predictor(yolo, score_threshold=0.1)(image)
+formats = "coco,voc,yolo,labelme,cvat,csv,geojson"
+for name, model, options in (
+    ("yolo", yolo, ["--format", formats]),
+    ("masks", masks, ["--format", formats, "--score", "0.1"]),
+    ("unet", unet, ["--format", "csv", "--tile", "32", "64", "--overlap", "16"]),
+):
+    assert main(["predict", model, folder, "--out", f"{out}/{name}", *options]) == 0, name
+print(json.dumps([found.boxes.tolist(), found.scores.tolist()]))
+"""
+
+
+def test_no_torch_is_needed(
+    yolo: Path, unet: Path, masks: Path, tiny_run: TinyRun, tiny_segmentation: TinyRun, tmp_path: Path
+) -> None:
+    """The same results where importing torch fails: of a predictor, and in all files of `detseg predict`."""
+    images = images_of(tiny_run)[:3]
+    (tmp_path / "images").mkdir()
+    for image in images:
+        shutil.copy(image, tmp_path / "images" / image.name)
+    given = [yolo, unet, masks, images[0], tmp_path / "images", tmp_path / "out"]
+    answer = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *map(str, given)], capture_output=True, text=True, check=False
     )
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
-    boxes, scores, shape = json.loads(answer.stdout.splitlines()[-1])
-    expected = load_predictor(tiny_run.run_dir, "cpu", 0.1)(image)
+    boxes, scores = json.loads(answer.stdout.splitlines()[-1])
+    expected = load_predictor(tiny_run.run_dir, "cpu", 0.1)(images[0])
     np.testing.assert_allclose(boxes, expected.boxes, atol=0.01)
     np.testing.assert_allclose(scores, expected.scores, atol=1e-4)
-    assert tuple(shape) == (expected.image.shape[0], expected.image.shape[1])
+    for folder in ("yolo", "masks"):
+        written = {path.name for path in (tmp_path / "out" / folder).iterdir()}
+        assert written >= {"annotations", "labels", "labelme", "cvat.xml", "detections.csv", "geojson"}
+    original = load_predictor(tiny_segmentation.run_dir, "cpu")
+    for image in images:
+        with Image.open(tmp_path / "out" / "unet" / "masks" / f"{image.stem}.png") as file:
+            labels = np.asarray(file)
+        assert (labels != original(image, tile=(32, 64), overlap=16).labels).mean() < 2e-3
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,19 +151,21 @@ def _share() -> Share:
 
 def _device(device: str, share: Share) -> str:
     """Of several processes on a machine each takes a GPU of its own, in turn."""
+    local = os.environ.get("LOCAL_RANK", "")
+    if share.num == 1 or device not in ("auto", "cuda") or not local.isdecimal() or find_spec("torch") is None:
+        return device
     import torch
 
-    local = os.environ.get("LOCAL_RANK", "")
-    if share.num > 1 and device in ("auto", "cuda") and local.isdecimal() and torch.cuda.is_available():
-        return f"cuda:{int(local) % torch.cuda.device_count()}"
-    return device
+    return f"cuda:{int(local) % torch.cuda.device_count()}" if torch.cuda.is_available() else device
 
 
 def _checksum(checkpoint: Path) -> str:
     """What tells a model from others."""
     import hashlib
 
-    from detseg.checkpoint import run_checkpoint
+    if checkpoint.is_dir():
+        from detseg.checkpoint import run_checkpoint  # loads torch, which an exported file needs not
 
-    with run_checkpoint(checkpoint).open("rb") as file:
+        checkpoint = run_checkpoint(checkpoint)
+    with checkpoint.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -12,16 +12,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from detseg.errors import DataError
 from detseg.messages import shown
 from detseg.ops.masks import encode_edges, run_lengths
 from detseg.structures import BoolArray, FloatArray, ImageAnnotations, InstanceMasks, IntArray, UInt8Array
+
+if TYPE_CHECKING:
+    import torch
 
 LARGEST = 1e15  # numbers beyond this are no pixels; up to it, float64 holds every whole number
 _MAX_COORDINATE = 1e6  # corners of polygons farther from the image's corner than this, pixels, are mistakes
@@ -39,8 +41,8 @@ class _SharedArrays:  # base of frozen dataclasses that hold large numpy arrays
             if not (shared := vars(self).get("_shared")):  # once for all processes
                 vars(self)["_shared"] = shared = _in_shared_memory(columns)
                 vars(self).update({name: tensor.numpy() for name, tensor in shared.items()})  # one copy in this process
-            columns |= shared
-        return _rebuild, (type(self), columns)
+            return _rebuild, (type(self), {name: v for name, v in columns.items() if name not in shared}, shared)
+        return _rebuild, (type(self), columns, {})
 
 
 def _in_shared_memory(columns: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -49,14 +51,16 @@ def _in_shared_memory(columns: dict[str, Any]) -> dict[str, torch.Tensor]:
     num_bytes = sum(array.nbytes for array in large.values())
     if _SHARED_MEMORY.is_dir() and num_bytes > _LARGEST_FRACTION * shutil.disk_usage(_SHARED_MEMORY).free:
         return {}
+    import torch  # here, since predictors over exported models write annotations without it
+
     try:
         return {name: torch.tensor(array).share_memory_() for name, array in large.items()}  # type: ignore[no-untyped-call]  # torch's lack
     except RuntimeError:  # another process was faster
         return {}
 
 
-def _rebuild(kind: type[Any], columns: dict[str, Any]) -> Any:
-    return kind(**{k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in columns.items()})
+def _rebuild(kind: type[Any], columns: dict[str, Any], shared: dict[str, torch.Tensor]) -> Any:
+    return kind(**columns, **{name: tensor.numpy() for name, tensor in shared.items()})
 
 
 @dataclass(frozen=True, eq=False)

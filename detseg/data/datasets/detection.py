@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from detseg.data.annotations.model import PackedAnnotations, PackedImages, training_boxes
 from detseg.data.annotations.report import DataReport
@@ -18,8 +17,11 @@ from detseg.ops.letterbox import Letterbox
 from detseg.structures import ClassTable, ImageAnnotations, Sample
 
 
-class ImageDataset(Dataset[Sample]):
-    """Images with ids, paths relative to ``root``, and the ``report`` of the reader; messages call the set ``name``."""
+class ImageDataset:
+    """Images with ids, paths relative to ``root``, and the ``report`` of the reader; messages call the set ``name``.
+
+    Torch's loaders take it as it is; its ``Dataset`` would load torch, which what writes annotations does without.
+    """
 
     packed: PackedImages
     value_range: ValueRange = None  # how images of more than 8 bits are read, see `detseg.data.images.values`

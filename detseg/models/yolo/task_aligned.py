@@ -276,7 +276,8 @@ class TaskAlignedScheme(nn.Module):
 
     def _expected(self, side_logits: Tensor) -> Tensor:
         """(..., R) logits → (...) mean distance in cells."""
-        return side_logits.softmax(dim=-1) @ self.distances
+        # A matrix of one column: exported, a product with a vector is more than OpenCV's DNN module can read.
+        return (side_logits.softmax(dim=-1) @ self.distances[:, None])[..., 0]
 
 
 def distribution_focal_loss(side_logits: Tensor, distances: Tensor) -> Tensor:
