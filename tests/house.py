@@ -89,9 +89,10 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 
 REACHES_OUT: dict[str, tuple[str, ...]] = {
     # What a user asks for by data.download or a published weights file; torchvision and timm fetch the latter.
-    "urllib.request": ("detseg/data/download.py",),
+    # Or by the address of an image, with --allow-network.
+    "urllib.request": ("detseg/data/download.py", "detseg/data/images/sources.py"),
     "urllib.error": ("detseg/data/download.py",),
-    "http": ("detseg/data/download.py",),
+    "http": ("detseg/data/download.py", "detseg/data/images/sources.py"),
     # The demo types our own commands; SLURM is asked to requeue; git says the commit.
     "subprocess": ("tools/demo.py", "detseg/cli/signals.py", "detseg/checkpoint/provenance.py"),
     "wandb": ("detseg/training/tracking/services.py",),  # where the user asks for it
