@@ -35,6 +35,7 @@ def draw_boxes(
     scale: int | None = None,
     legend: bool = False,
     named: bool = True,
+    ids: Sequence[int | None] | None = None,
 ) -> UInt8Array:
     """A copy of an image with boxes drawn on it, each with the name of its class and its score, over masks, if any.
 
@@ -51,6 +52,7 @@ def draw_boxes(
         scale: how many times as large the picture is, at least 1; None: small images are enlarged, others are not.
         legend: add one of classes and numbers of boxes below it, where the name of a class was left out everywhere.
         named: whether names are written at all.
+        ids: numbers written after the names, as ``#3``; None: of no box, or not of this one.
 
     Returns:
         (scale * H, scale * W, 3) uint8 RGB; with a legend it may be higher and wider, see ``draw_legend``.
@@ -63,6 +65,8 @@ def draw_boxes(
     xyxy, numbers, values = _columns(boxes, labels, scores)
     texts = [_name(label, names) for label in numbers]
     notes = [""] * len(texts) if values is None else [f" {value:.2f}" for value in values]
+    if ids is not None:
+        notes = [f" #{one}{note}" if one is not None else note for one, note in zip(ids, notes, strict=True)]
     table, one_class = class_colors(names), len(names) == 1
     colors = [table[label] if table else class_color(label) for label in numbers]
     own = told_apart(colors, xyxy, one_class)
