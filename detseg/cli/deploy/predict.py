@@ -25,6 +25,8 @@ def predict(argv: Sequence[str]) -> int:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     arguments = _parser().parse_intermixed_args(argv)
 
+    from PIL import Image
+
     from detseg.predict import load_predictor
     from detseg.predict.refine import Refinement, read_thresholds
     from detseg.predict.video.find import split_videos
@@ -40,7 +42,9 @@ def predict(argv: Sequence[str]) -> int:
     passed_over, errors = False, list[DataError]()
     with exit_on_sigterm():
         predictor = load_predictor(arguments.checkpoint, _device(arguments.device, share), least)
-        predictor.max_pixels = arguments.max_pixels or predictor.max_pixels
+        if arguments.max_pixels is not None:
+            predictor.max_pixels = arguments.max_pixels
+            Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which its reader of TIFF looks at
         if arguments.thresholds is not None:  # what is not in the file has the score of all
             thresholds = dict.fromkeys(predictor.classes.names, _or_default(arguments.score)) | thresholds
         refine = Refinement(arguments.classes, thresholds, arguments.min_area, arguments.fill_holes)
