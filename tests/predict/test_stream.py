@@ -48,10 +48,9 @@ def test_t6_unreadable_images(predictor: Any, images: list[Any], batch_size: int
     assert first.startswith("left out: ")
     assert "bad.png" in first
     assert "none.png" in second
-    done = []
+    done: list[Any] = []
     with pytest.raises(DataError, match=r"bad\.png: not an image"):
-        for one in predictor.stream(images, batch_size):
-            done.append(one)
+        done.extend(predictor.stream(images, batch_size))
     assert heights(done) == [40]  # what came before
 
 
@@ -75,10 +74,9 @@ def test_an_error_of_the_iterable_follows_the_results(predictor: Any) -> None:
         yield noise(41, 60)
         raise RuntimeError("the camera is gone")
 
-    done = []
+    done: list[Any] = []
     with pytest.raises(RuntimeError, match="the camera is gone"):
-        for one in predictor.stream(coming(), batch_size=8, on_error="skip"):
-            done.append(one)
+        done.extend(predictor.stream(coming(), batch_size=8, on_error="skip"))
     assert heights(done) == [40, 41]
 
 

@@ -224,7 +224,7 @@ def open_image(
     except (DataError, MemoryError):
         raise
     except Image.DecompressionBombError:  # Pillow's own limit is ``MAX_PIXELS``; its TIFF and WebP readers look at it
-        fix = "to allow more, --max-pixels, or from Python max_pixels of a predictor and PIL.Image.MAX_IMAGE_PIXELS = None"
+        fix = "to allow more: --max-pixels; from Python max_pixels of a predictor and PIL.Image.MAX_IMAGE_PIXELS = None"
         raise ImageSizeError(f"{path}: the file declares more pixels than are read; {fix}") from None
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such {kind}") from None

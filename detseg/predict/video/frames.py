@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import threading
@@ -19,6 +20,8 @@ from detseg.data.images.sources import check_network
 from detseg.errors import ConfigError, DataError
 from detseg.messages import one_line, printable, without_secrets
 from detseg.structures import UInt8Array
+
+logger = logging.getLogger("detseg")
 
 CAMERA = re.compile(r"camera:(\d+)")
 STREAM = re.compile(r"(rtsp|rtsps|http|https)://", re.IGNORECASE)
@@ -54,6 +57,8 @@ class Video:
         name: what messages call it.
         is_live: whether it is a camera or a stream without an end.
         buffer: frames that are decoded ahead, at least 1.
+        is_whole: whether a file is known not to be cut short; frames that it states and does not give are then no
+            error, but a warning, since phones trim videos by a list of what is to be shown.
 
     Attributes:
         fps: frames per second, on average.
@@ -61,12 +66,12 @@ class Video:
         num_dropped: of a live source, so far.
     """
 
-    def __init__(self, capture: Any, name: str, is_live: bool, buffer: int) -> None:
+    def __init__(self, capture: Any, name: str, is_live: bool, buffer: int, is_whole: bool = False) -> None:
         self.name, self.is_live, self.num_dropped = name, is_live, 0
         fps, count = float(capture.get(cv2.CAP_PROP_FPS)), float(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else _FPS
         self.num_frames = int(count) if not is_live and count > 0 else None
-        self._capture, self._room = capture, buffer
+        self._capture, self._room, self._is_whole = capture, buffer, is_whole
         self._waiting: deque[Frame] = deque()
         self._changed = threading.Condition()
         self._has_ended = self._is_closed = False
@@ -143,8 +148,11 @@ class Video:
         length = self.num_frames / self.fps
         if number >= self.num_frames * (1 - _LOST) - 1 or last + 2 / self.fps >= length * (1 - _LOST):
             return None
-        what = f"{number} of the {self.num_frames} frames that it states could be decoded"
-        return DataError(f"{self.name}: {what}; the file is damaged, or cut short")
+        what = f"{self.name}: {number} of the {self.num_frames} frames that it states could be decoded"
+        if self._is_whole:
+            logger.warning(f"{what}; the others are cut off by an edit list, or damaged")
+            return None
+        return DataError(f"{what}; the file is damaged, or cut short")
 
 
 def open_video(source: str | Path, allow_network: bool = False, buffer: int = 16) -> Video:
@@ -185,4 +193,22 @@ def open_video(source: str | Path, allow_network: bool = False, buffer: int = 16
         raise DataError(f"{name}: its name is no UTF-8, with which OpenCV opens no video; rename it") from None
     if not capture.isOpened():
         raise DataError(f"{name}: is no video, of a kind that is not read here, or damaged: cut short, or empty")
-    return Video(capture, name, False, buffer)
+    return Video(capture, name, False, buffer, _has_whole_boxes(path))
+
+
+def _has_whole_boxes(path: Path) -> bool:
+    """Whether a file is an MP4 or MOV that ends where its last box does (ISO/IEC 14496-12, 4.2)."""
+    size, at = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while at < size:
+            file.seek(at)
+            head = file.read(16)
+            length = int.from_bytes(head[:4], "big")
+            if at == 0 and head[4:8] != b"ftyp":
+                return False
+            if length == 1:
+                length = int.from_bytes(head[8:16], "big")
+            if length < 8:  # 0: to the end of the file
+                return length == 0
+            at += length
+    return at == size

@@ -165,9 +165,7 @@ def test_t8_the_limit_on_pixels_is_ours(folder: Path, monkeypatch: pytest.Monkey
     data = ImageBytes(content(kind, folder / "a.png"), "large")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # half of what Pillow then refuses
     assert read_image(data).shape == (40, 60, 3)
-    with pytest.raises(
-        ImageSizeError, match="large: the file declares 60 x 40 pixels, more than the 2399 .* --max-pix"
-    ):
+    with pytest.raises(ImageSizeError, match=r"large: the file declares 60 x 40 pixels, more than the 2399 .*--max"):
         read_image(ImageBytes(data.data, "large", max_pixels=2399))
 
 
@@ -175,7 +173,7 @@ def test_t8_the_limit_on_pixels_is_ours(folder: Path, monkeypatch: pytest.Monkey
 def test_t8_formats_in_which_pillow_has_a_limit_too(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     data = ImageBytes(content(kind, folder / "a.png"), "large")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(ImageSizeError, match="large: the file declares more pixels than are read; to allow more, --ma"):
+    with pytest.raises(ImageSizeError, match="large: the file declares more pixels than are read; to allow more: --ma"):
         read_image(data)
 
 
