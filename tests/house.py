@@ -83,7 +83,9 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "openvino": ("detseg/predict/runtime/engines.py", "detseg/export/files.py"),
     **dict.fromkeys(("onnx", "nncf"), ("detseg/export/files.py",)),
     "simplejpeg": ("detseg/data/images/read.py",),
-    **dict.fromkeys(("IPython", "pandas", "supervision"), ("detseg/predict/results.py",)),
+    **dict.fromkeys(("IPython", "pandas"), ("detseg/predict/results.py",)),
+    "supervision": ("detseg/predict/results.py", "detseg/predict/video/tracks.py"),
+    "trackers": ("detseg/predict/video/tracks.py",),
 }
 """Library → the files and folders that may import it."""
 

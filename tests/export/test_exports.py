@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from detseg.predict.runtime.description import KEY, Description
 from detseg.predict.runtime.engines import open_engine
 from detseg.predict.runtime.predictor import class_nms
 from detseg.structures import ClassTable
+from tests.export.child import find_boxes
 from tests.models.rcnn.small import small_detector, spread_outputs
 from tests.predict.networks import noise
 from tests.tiny import TinyRun
@@ -66,6 +68,16 @@ def assert_same(one: Detections, other: Detections) -> None:
         assert other.masks is not None
         for index in range(len(one)):
             assert (one.masks.mask(index) != other.masks.mask(index)).sum() <= 2
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_t10_child_processes_find_the_same(yolo: Path, method: str) -> None:
+    image = noise(70, 90)
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        boxes, has_torch = pool.apply(find_boxes, (yolo, image))
+    assert len(boxes)
+    np.testing.assert_array_equal(boxes, load_predictor(yolo, score_threshold=0.0)(image).boxes)
+    assert not has_torch or method == "forkserver"  # its server may have loaded it for other tests
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
