@@ -131,7 +131,6 @@ def _check_video_options(arguments: argparse.Namespace, has_videos: bool, has_im
 
 
 def _parser() -> ToolParser:
-    from detseg.data.images.read import MAX_PIXELS
     from detseg.predict import EXPORT_FORMATS, MAP_FORMATS, MASK_VALUES
     from detseg.structures import SCORE_THRESHOLD
 
@@ -142,24 +141,7 @@ def _parser() -> ToolParser:
         "files were passed over; 2: images or videos could not be read, or nothing was done.",
     )
     parser.add_argument("checkpoint", type=Path, help=CHECKPOINT)
-    sources = (
-        "images, videos, folders of them (searched all the way), patterns in quotes, ZIP files of images, camera:0"
-    )
-    addresses = "; with --allow-network addresses: https://... of an image or a video, rtsp://..."
-    parser.add_argument("images", nargs="+", metavar="source", help=f"{sources}{addresses}")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
-    parser.add_argument("--device", default="auto", help=DEVICES)
-    batch = "images, or tiles, that the network sees at a time (1)"
-    parser.add_argument("--batch-size", type=_number(1), default=1, metavar="N", help=batch)
-    resume = "predict only what an earlier run in --out, which was killed or interrupted, has not done"
-    parser.add_argument("--resume", action="store_true", help=resume)
-
-    network = "open addresses that are given as sources; nothing else is sent or fetched"
-    parser.add_argument("--allow-network", action="store_true", help=network)
-    most = f"read images that declare up to so many pixels; each takes 3 bytes of memory and more ({MAX_PIXELS})"
-    parser.add_argument("--max-pixels", type=_number(1), metavar="N", help=most)
-    follow = 'videos: number objects, so that each keeps its number (pip install "detseg[track]")'
-    parser.add_argument("--track", action="store_true", help=follow)
+    _add_run_options(parser)
 
     objects = parser.add_argument_group("detectors: which objects")
     threshold = f"leave out what scores below this, 0 to 1: how sure the model is ({SCORE_THRESHOLD})"
@@ -191,6 +173,27 @@ def _parser() -> ToolParser:
     overlap = "pixels that neighbouring tiles have in common at least (half a tile)"
     tiles.add_argument("--overlap", type=int, metavar="N", help=overlap)
     return parser
+
+
+def _add_run_options(parser: ToolParser) -> None:
+    """What is predicted for, where to, and with what."""
+    from detseg.data.images.read import MAX_PIXELS
+
+    sources = "images, videos, folders of them (searched all the way), patterns in quotes, ZIP files of images"
+    others = "; camera:0; with --allow-network addresses: https://... of an image or a video, rtsp://..."
+    parser.add_argument("images", nargs="+", metavar="source", help=f"{sources}{others}")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--device", default="auto", help=DEVICES)
+    batch = "images, frames, or tiles, that the network sees at a time (1)"
+    parser.add_argument("--batch-size", type=_number(1), default=1, metavar="N", help=batch)
+    resume = "predict only what an earlier run in --out, which was killed or interrupted, has not done"
+    parser.add_argument("--resume", action="store_true", help=resume)
+    network = "open the addresses that are given as sources; nothing else is sent or fetched"
+    parser.add_argument("--allow-network", action="store_true", help=network)
+    most = f"read images of up to so many pixels, each of which takes 3 bytes of memory and more ({MAX_PIXELS})"
+    parser.add_argument("--max-pixels", type=_number(1), metavar="N", help=most)
+    follow = 'videos: number objects, so that each keeps its number (pip install "detseg[track]")'
+    parser.add_argument("--track", action="store_true", help=follow)
 
 
 def _either(names: Sequence[str]) -> str:
