@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,20 @@ def assert_same(one: Detections, other: Detections) -> None:
         assert other.masks is not None
         for index in range(len(one)):
             assert (one.masks.mask(index) != other.masks.mask(index)).sum() <= 2
+
+
+def assert_same_in_threads(predictor: Any, images: list[Any]) -> None:
+    alone = [predictor(image) for image in images] * 8
+    with ThreadPoolExecutor(8) as threads:
+        for one, other in zip(alone, threads.map(predictor, images * 8), strict=True):
+            np.testing.assert_array_equal(one.boxes, other.boxes)
+            np.testing.assert_array_equal(one.scores, other.scores)
+
+
+def test_t10_threads_share_a_predictor(yolo: Path, tiny_run: TinyRun) -> None:
+    images = images_of(tiny_run)[:8]
+    assert_same_in_threads(load_predictor(yolo, score_threshold=0.0), images)
+    assert_same_in_threads(load_predictor(tiny_run.run_dir, "cpu", 0.0), images)
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
@@ -227,6 +242,7 @@ def test_openvino_finds_the_same(tiny_run: TinyRun, tmp_path: Path) -> None:
         strict=True,
     ):
         assert_same(one, other)
+    assert_same_in_threads(load_predictor(path, score_threshold=0.0), images)
     path.with_suffix(".bin").unlink()
     with pytest.raises(CheckpointError, match=r"its weights, yolo\.bin, are not beside it; copy both"):
         load_predictor(path)
