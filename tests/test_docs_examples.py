@@ -22,8 +22,8 @@ from detseg.cli import main
 from detseg.config.load import load_config
 from detseg.data.build import SHAPE_MASK_CLASSES
 from detseg.data.shapes import write_shapes
-from tests.test_docs import PAGES, ROOT
 from tests.predict.video.squares import write_squares
+from tests.test_docs import PAGES, ROOT
 from tests.tiny import TinyRun
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -217,15 +217,14 @@ def open_image(
             if header.width * header.height > limit:
                 raise ImageSizeError(
                     f"{path}: the file declares {header.width} x {header.height} pixels, more than the {limit} "
-                    "that are read; if it is no decompression bomb, make it smaller, cut it into tiles, or have it "
-                    "predicted for all the same: --max-pixels, or max_pixels of a predictor"
+                    "that are read; if it is no decompression bomb, make it smaller or cut it into tiles"
                 )
             yield header, stream
     except (DataError, MemoryError):
         raise
     except Image.DecompressionBombError:  # Pillow's own limit is ``MAX_PIXELS``; its TIFF and WebP readers look at it
-        fix = "to allow more: --max-pixels; from Python max_pixels of a predictor and PIL.Image.MAX_IMAGE_PIXELS = None"
-        raise ImageSizeError(f"{path}: the file declares more pixels than are read; {fix}") from None
+        what = "the file declares more pixels than Pillow reads in this format (PIL.Image.MAX_IMAGE_PIXELS)"
+        raise ImageSizeError(f"{path}: {what}; make it smaller or cut it into tiles") from None
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such {kind}") from None
     except UnidentifiedImageError:

@@ -65,7 +65,7 @@ class VideoFiles:
             self._writer = self._open(picture.shape[0], picture.shape[1])
         height, width = self._hw
         if picture.shape[0] not in (height, height - 1) or picture.shape[1] not in (width, width - 1):
-            picture = cv2.resize(picture, (width, height))  # the source has changed its size
+            picture = np.asarray(cv2.resize(picture, (width, height)), np.uint8)  # the source has changed its size
         missing = [(0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)]
         written = cv2.cvtColor(np.pad(picture, missing, mode="edge"), cv2.COLOR_RGB2BGR)
         due = round(time * self._fps) + 1 - self._num_drawn if self._keeps_time else 1

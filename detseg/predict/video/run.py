@@ -13,7 +13,7 @@ from rich.text import Text
 from detseg.errors import ConfigError, DataError, DetsegError
 from detseg.memory import MemoryErrors
 from detseg.messages import console, counted, messages_on_console, printable
-from detseg.predict.interface import ImagePredictor, ObjectPredictor
+from detseg.predict.interface import ImageLike, ImagePredictor, ObjectPredictor
 from detseg.predict.refine import Refinement
 from detseg.predict.run import MEMORY_ADVICE
 from detseg.predict.video.files import VideoFiles
@@ -143,7 +143,7 @@ class _VideoRun:
             logger.info(f"{began}{self._summary(out)}")
 
     def _predict_batch(self, batch: Sequence[Frame]) -> None:
-        images = [frame.image for frame in batch]
+        images: list[ImageLike] = [frame.image for frame in batch]
         results = self._predictor(images, batch_size=len(images), **self._options)
         for frame, result in zip(batch, results, strict=True):
             found = self._refine(result)
