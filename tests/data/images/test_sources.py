@@ -195,7 +195,5 @@ def test_t8_a_large_image_goes_through_in_tiles(folder: Path, tmp_path: Path, mo
     argv = [str(write_unet(tmp_path / "unet.ckpt")), str(tmp_path / "a.tif"), "--out", str(tmp_path / "out")]
     assert predict([*argv, "--tile", "48", "64", "--max-pixels", "12288", "--device", "cpu"]) == 0
     assert sum(lines_of(tmp_path / "out")[0]["pixels"].values()) == 96 * 128
-    with pytest.raises(
-        DataError, match=r"a\.tif: the file declares 128 x 96 pixels, more than the 12287 that"
-    ):
+    with pytest.raises(DataError, match=r"a\.tif: the file declares 128 x 96 pixels, more than the 12287 that"):
         predict([*argv[:3], str(tmp_path / "other"), "--max-pixels", "12287", "--device", "cpu"])
