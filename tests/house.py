@@ -83,15 +83,18 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "openvino": ("detseg/predict/runtime/engines.py", "detseg/export/files.py"),
     **dict.fromkeys(("onnx", "nncf"), ("detseg/export/files.py",)),
     "simplejpeg": ("detseg/data/images/read.py",),
-    **dict.fromkeys(("IPython", "pandas", "supervision"), ("detseg/predict/results.py",)),
+    **dict.fromkeys(("IPython", "pandas"), ("detseg/predict/results.py",)),
+    "supervision": ("detseg/predict/results.py", "detseg/predict/video/tracks.py"),
+    "trackers": ("detseg/predict/video/tracks.py",),
 }
 """Library → the files and folders that may import it."""
 
 REACHES_OUT: dict[str, tuple[str, ...]] = {
     # What a user asks for by data.download or a published weights file; torchvision and timm fetch the latter.
-    "urllib.request": ("detseg/data/download.py",),
+    # Or by the address of an image, with --allow-network.
+    "urllib.request": ("detseg/data/download.py", "detseg/data/images/sources.py"),
     "urllib.error": ("detseg/data/download.py",),
-    "http": ("detseg/data/download.py",),
+    "http": ("detseg/data/download.py", "detseg/data/images/sources.py"),
     # The demo types our own commands; SLURM is asked to requeue; git says the commit.
     "subprocess": ("tools/demo.py", "detseg/cli/signals.py", "detseg/checkpoint/provenance.py"),
     "wandb": ("detseg/training/tracking/services.py",),  # where the user asks for it

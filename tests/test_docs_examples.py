@@ -22,6 +22,7 @@ from detseg.cli import main
 from detseg.config.load import load_config
 from detseg.data.build import SHAPE_MASK_CLASSES
 from detseg.data.shapes import write_shapes
+from tests.predict.video.squares import write_squares
 from tests.test_docs import PAGES, ROOT
 from tests.tiny import TinyRun
 
@@ -93,6 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_instances: TinyRun) ->
         _write_mask_folder(Path("data/cells/train"))
         shutil.copytree(tiny_instances.run_dir, "runs/masks")
         _save_photos(tiny_instances)
+        write_squares(Path("clip.mp4"), num=4)
         _, settings = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "yaml")[0]
         Path("mine.yaml").write_text(settings, encoding="utf-8")
         small = ("data.image_size=96", "model.backbone.name=csp_nano")

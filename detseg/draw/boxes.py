@@ -35,6 +35,7 @@ def draw_boxes(
     scale: int | None = None,
     legend: bool = False,
     named: bool = True,
+    ids: Sequence[int | None] | None = None,
 ) -> UInt8Array:
     """A copy of an image with boxes drawn on it, each with the name of its class and its score, over masks, if any.
 
@@ -50,7 +51,7 @@ def draw_boxes(
         masks: N masks of the size of ``image``, which tint it below all boxes, see ``paint_instances``.
         scale: how many times as large the picture is, at least 1; None: small images are enlarged, others are not.
         legend: add one of classes and numbers of boxes below it, where the name of a class was left out everywhere.
-        named: whether names are written at all.
+        named, ids: whether names are written at all, and numbers after them: ``#3``; None: for none, or not for this.
 
     Returns:
         (scale * H, scale * W, 3) uint8 RGB; with a legend it may be higher and wider, see ``draw_legend``.
@@ -61,8 +62,7 @@ def draw_boxes(
     """
     check_image(image)
     xyxy, numbers, values = _columns(boxes, labels, scores)
-    texts = [_name(label, names) for label in numbers]
-    notes = [""] * len(texts) if values is None else [f" {value:.2f}" for value in values]
+    texts, notes = [_name(label, names) for label in numbers], _notes(len(numbers), values, ids)
     table, one_class = class_colors(names), len(names) == 1
     colors = [table[label] if table else class_color(label) for label in numbers]
     own = told_apart(colors, xyxy, one_class)
@@ -159,6 +159,13 @@ def _name(label: int, names: Sequence[str]) -> str:
     if not 0 <= label < len(names):
         raise ValueError(f"label {label} has no name: expected 0 to {len(names) - 1}")
     return names[label]
+
+
+def _notes(num: int, scores: npt.NDArray[np.float64] | None, ids: Sequence[int | None] | None) -> list[str]:
+    """What is written after the names of boxes."""
+    numbers = ["" if one is None else f" #{one}" for one in ids or [None] * num]
+    values = [""] * num if scores is None else [f" {score:.2f}" for score in scores]
+    return [f"{number}{value}" for number, value in zip(numbers, values, strict=True)]
 
 
 def _draw_rectangle(

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from detseg.predict.load import find_device, load_predictor
     from detseg.predict.predictor import Predictor, SegmentationPredictor
     from detseg.predict.results import Detections, SegmentationMap
+    from detseg.predict.video.frames import Frame, Video, open_video
 
 __all__ = [
     "EXPORT_FORMATS",
     "MAP_FORMATS",
     "MASK_VALUES",
     "Detections",
+    "Frame",
     "ImageLike",
     "ImagePredictor",
     "MapPredictor",
@@ -25,8 +27,10 @@ __all__ = [
     "Predictor",
     "SegmentationMap",
     "SegmentationPredictor",
+    "Video",
     "find_device",
     "load_predictor",
+    "open_video",
     "to_array",
 ]
 
@@ -44,6 +48,8 @@ def __getattr__(name: str) -> Any:
         from detseg.predict import results as module
     elif name in ("find_device", "load_predictor"):
         from detseg.predict import load as module
+    elif name in ("Frame", "Video", "open_video"):
+        from detseg.predict.video import frames as module
     elif name in ("Predictor", "SegmentationPredictor"):
         from detseg.predict import predictor as module
     else:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from detseg.atomic_write import atomic_write
-from detseg.data.images.find import find_images
-from detseg.data.images.read import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, why_unread
+from detseg.data.images.sources import Place, find_sources
 from detseg.draw import can_be_written
 from detseg.errors import ConfigError, DataError, DetsegError
-from detseg.messages import counted, listed, messages_on_console, printable
+from detseg.messages import messages_on_console, printable
 from detseg.predict import EXPORT_FORMATS, MASK_VALUES
 from detseg.predict.interface import ImagePredictor, ObjectPredictor
 from detseg.predict.outputs import DetectionOutput, ImageFile, Journal, LabelOutput, Output, Share
@@ -47,7 +47,7 @@ class RunSummary:
 @messages_on_console()
 def predict_files(
     predictor: ImagePredictor[Any],
-    sources: Sequence[Path],
+    sources: Sequence[Path | str],
     out: Path,
     *,
     tile: tuple[int, int] | None = None,
@@ -61,18 +61,19 @@ def predict_files(
     resume: bool = False,
     model_id: str = "",
     share: Share = _ALONE,
+    allow_network: bool = False,
 ) -> RunSummary:
     """Predict for every image; draw what is found, and write it in files for other programs.
 
     Each result goes to ``results.jsonl`` as soon as it is there; the files of the formats are written from that at the
-    end, and when the run is interrupted.
+    end, and when it is interrupted.
 
     Args:
         predictor: of objects, or of the class of every pixel.
-        sources: images and folders.
+        sources: images, folders, patterns, ZIP files, addresses of images, see ``find_sources``.
         out: folder for the drawn copies, which keep the names (and subfolders) of the images; small ones are enlarged.
             Label maps are in ``masks/`` (indexed PNGs, names and subfolders kept), with ``classes.json``.
-        tile, overlap: of a segmentation model, as its predictor takes them.
+        tile, overlap: of a segmentation model, as its predictor has them.
         formats: of a detector some of ``EXPORT_FORMATS``, None: ``coco``; of a segmentation model of ``MAP_FORMATS``.
         mask_values: of a segmentation model: ``labels`` (None is the same), or ``source``, which writes ``masks/`` with
             the value that each class had in the masks of the training, so that they can be read with its settings.
@@ -83,6 +84,7 @@ def predict_files(
         resume: predict only for what the earlier run in ``out`` has no results of; there need be none.
         model_id: what tells the model from others, such as a checksum; only a run of the same one is resumed.
         share: the part of this process, where several do a run together.
+        allow_network: whether images may be downloaded from addresses.
 
     Raises:
         DetsegError: no images, an option that is not for this kind of model, an output that would overwrite an input,
@@ -91,7 +93,7 @@ def predict_files(
     tiling: dict[str, Any] = {} if tile is None and overlap is None else {"tile": tile, "overlap": overlap}
     output = _open_output(predictor, out, bool(tiling), formats, mask_values, refine)
     passed_over: list[Path] = []
-    images = [ImageFile(i, *pair) for i, pair in enumerate(find_sources(sources, passed_over), start=1)]
+    images = [ImageFile(i, *at) for i, at in enumerate(find_sources(sources, passed_over, allow_network), start=1)]
     copies = _drawn_copies(images, out, pictures)
     settings = _settings(predictor, refine) | tiling
     settings |= {"model": model_id, "mask_values": mask_values, "batch_size": batch_size, "pictures": pictures}
@@ -149,53 +151,18 @@ def _open_output(
     return LabelOutput(out, predictor.classes, mask_values or MASK_VALUES[0], formats or ())
 
 
-def find_sources(sources: Sequence[Path], passed_over: list[Path] | None = None) -> list[tuple[Path, Path]]:
-    """The images that files and folders stand for, each with its path relative to the folder that it was found in.
-
-    Sub-folders and links are followed as ``find_images`` does it. Files in folders whose names are those of images that
-    cannot be read here are passed over with a warning, and added to ``passed_over``. DataError: a source does not
-    exist, cannot be read, or holds no images.
-    """
-    found, passed_over = [], [] if passed_over is None else passed_over
-    for source in sources:
-        if source.is_file():
-            found.append((source, Path(source.name)))
-        elif source.is_dir():
-            files = find_images(source, suffixes=IMAGE_SUFFIXES | OTHER_IMAGE_SUFFIXES)
-            known = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-            inside = [path for path in known if why_unread(path) is None]
-            left = [source / path for path in files if path not in set(inside)]
-            if not inside:
-                others = f"; {_passed_over(left)}" if left else ""
-                raise DataError(f"{source}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}){others}")
-            passed_over += left
-            found += [(source / path, path) for path in inside]
-        else:
-            raise DataError(f"{source}: no such file or folder")
-    if passed_over:
-        logger.warning(_passed_over(passed_over))
-    return found
-
-
-def _passed_over(files: Sequence[Path]) -> str:
-    """One line on image files that are not read: number, names, and what would read them, if anything here does."""
-    reasons = dict.fromkeys(reason for path in files if (reason := why_unread(path)) is not None)
-    needs = "".join(f"; some {reason}" for reason in reasons)
-    names = listed([str(path) for path in files])
-    return f"passed over, since they cannot be read: {counted(len(files), 'file')} ({names}){needs}"
-
-
 def _drawn_copies(images: Sequence[ImageFile], out: Path, pictures: bool) -> list[Path] | None:
     """Where the drawn copy of each image goes, None if there are to be none; DataError for an image in ``out``, or of a
     format without a writer."""
     targets, real_out = [], out.resolve()
     for path, name in ((image.path, image.name) for image in images):
         target = out / name.with_suffix(_DRAWN_AS.get(name.suffix.lower(), name.suffix))
-        source = path.parents[len(name.parts) - 1].resolve()
-        if real_out in path.resolve().parents and real_out not in source.parents:
-            raise DataError(
-                f"{path}: lies in --out already, as an original or as an earlier drawing; choose another folder"
-            )
+        if isinstance(path, Path) and real_out in path.resolve().parents:
+            source = path.parents[len(name.parts) - 1].resolve()
+            if real_out not in source.parents:
+                raise DataError(
+                    f"{path}: lies in --out already, as an original or as an earlier drawing; choose another folder"
+                )
         if pictures and not can_be_written(target):
             raise DataError(f"{path}: a drawn copy cannot be written in this format; convert it to PNG or JPEG")
         targets.append(target)
@@ -206,7 +173,7 @@ def _check_files(output: Output, images: Sequence[ImageFile], copies: Sequence[P
     """DataError for files that would overwrite an image (be it through a link), one another, or other work."""
     files = [] if copies is None else [(image.path, copy) for image, copy in zip(images, copies, strict=True)]
     files += [(image.path, file) for image in images for file in output.files(image.name)]
-    owners: dict[Path, Path] = {}
+    owners: dict[Path, Place] = {}
     sources = {_identity(image.path) for image in images}
     for image, file in files:
         if (identity := _identity(file)) and identity in sources:
@@ -225,12 +192,12 @@ def _check_files(output: Output, images: Sequence[ImageFile], copies: Sequence[P
             )
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Place) -> tuple[int, int] | None:
     """What two names of one file have in common, through symbolic and hard links; None without a file."""
-    try:
-        return path.stat().st_dev, path.stat().st_ino
-    except OSError:
-        return None
+    with suppress(OSError):
+        if isinstance(path, Path):
+            return path.stat().st_dev, path.stat().st_ino
+    return None
 
 
 def _list_unreadable(errors: Sequence[str], num_images: int, file: Path) -> None:

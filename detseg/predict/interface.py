@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from typing import Generic, Literal, TypeAlias, TypedDict, TypeVar, Unpack, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from detseg.data.images.read import pil_to_rgb, read_extent, read_image
+from detseg.data.images.read import MAX_PIXELS, ImageBytes, pil_to_rgb, read_extent, read_image
 from detseg.data.images.values import ValueRange, describe_low_range, extent_of
-from detseg.errors import ConfigError, DetsegError
-from detseg.messages import printable
+from detseg.errors import ConfigError, DataError, DetsegError
+from detseg.messages import printable, shown
 from detseg.ops.letterbox import Letterbox
 from detseg.predict.results import Detections, SegmentationMap
 from detseg.predict.tiles import Tiling, label_tiles
@@ -35,17 +36,23 @@ _MOST = (0.1, 99.9)  # percentiles: a few pixels may be anything
 _LOW_LEVELS = 32
 """Levels of 256: what uses less of its range may be nearly black."""
 
-ImageLike: TypeAlias = str | Path | npt.NDArray[np.uint8] | Image.Image
-"""A path, an (H, W, 3) or (H, W) uint8 RGB or grey array, or a PIL image."""
+ImageLike: TypeAlias = str | Path | npt.NDArray[np.uint8] | Image.Image | ImageBytes
+"""A path, an (H, W, 3) or (H, W) uint8 RGB or grey array, a PIL image, or the content of an image's file."""
+
+OnError: TypeAlias = Literal["raise", "skip", "return"]
+"""What becomes of an image that cannot be read."""
 
 Result = TypeVar("Result", Detections, SegmentationMap)
 
+_ONE_IMAGE = (str, Path, np.ndarray, Image.Image, ImageBytes)
 
-def to_array(image: ImageLike, value_range: ValueRange = None) -> UInt8Array:
+
+def to_array(image: ImageLike, value_range: ValueRange = None, max_pixels: int = MAX_PIXELS) -> UInt8Array:
     """Any image as (H, W, 3) uint8 RGB, upright; ``value_range``: how one of more than 8 bits is read. DataError: a
-    file is missing or no image; TypeError: not an image; ValueError: an array is no uint8 image."""
-    if isinstance(image, str | Path):
-        return read_image(image, value_range)
+    file is missing or no image, or declares more than ``max_pixels``; TypeError: not an image; ValueError: an array is
+    no uint8 image."""
+    if isinstance(image, str | Path | ImageBytes):
+        return read_image(image, value_range, max_pixels=max_pixels)
     if isinstance(image, Image.Image):
         return pil_to_rgb(ImageOps.exif_transpose(image), value_range)
     if not isinstance(image, np.ndarray):
@@ -86,6 +93,9 @@ class ImagePredictor(ABC, Generic[Result]):
         value_range: how images of more than 8 bits are read, as ``data.value_range`` was in the training; it may be
             changed later.
         network, place: what computes where, for the ``repr``.
+
+    Attributes:
+        max_pixels: files of images that declare more are not read; it may be changed.
     """
 
     def __init__(
@@ -95,6 +105,7 @@ class ImagePredictor(ABC, Generic[Result]):
         self.classes = classes
         self.input_hw = input_hw
         self.value_range: ValueRange = value_range
+        self.max_pixels = MAX_PIXELS
         self._has_warned = False
 
     def __repr__(self) -> str:
@@ -126,25 +137,46 @@ class ImagePredictor(ABC, Generic[Result]):
         """
         return self._call(images, batch_size, self._predict)
 
-    def stream(self, images: list[ImageLike], batch_size: int = 1) -> Iterator[Result]:
-        """As calling with a list, but one result after the other, so that memory does not grow with the list."""
-        return self._stream(images, batch_size, self._predict)
+    @overload
+    def stream(
+        self, images: Iterable[ImageLike], batch_size: int = 1, on_error: Literal["raise", "skip"] = "raise"
+    ) -> Iterator[Result]: ...
+
+    @overload
+    def stream(
+        self, images: Iterable[ImageLike], batch_size: int = 1, *, on_error: Literal["return"]
+    ) -> Iterator[Result | DataError]: ...
+
+    def stream(
+        self, images: Iterable[ImageLike], batch_size: int = 1, on_error: OnError = "raise"
+    ) -> Iterator[Result | DataError]:
+        """As calling with a list, but one result after the other, in the order of the images.
+
+        Args:
+            images: paths, arrays or PIL images: a list, a generator, any iterable. They are taken a batch at a time, so
+                that memory does not grow with their number. An error that the iterable raises follows the results of
+                what came before.
+            batch_size: how many images the network sees at a time.
+            on_error: of an image that cannot be read the DataError is raised, after the results of those before; or
+                it is skipped, with a warning; or the error is returned in the place of the result.
+        """
+        return self._stream(images, batch_size, self._predict, on_error)
 
     def read(self, image: ImageLike) -> UInt8Array:
         """An image as the network sees it: see ``to_array``. The first one of more than 8 bits that uses less than an
         eighth of the range that is read is warned of."""
-        array = to_array(image, self.value_range)
+        array = to_array(image, self.value_range, self.max_pixels)
         if not self._has_warned and self.value_range != "percentiles" and not isinstance(image, np.ndarray):
             self._warn_of_low_range(image, array)
         return array
 
-    def _warn_of_low_range(self, image: str | Path | Image.Image, array: UInt8Array) -> None:
+    def _warn_of_low_range(self, image: str | Path | Image.Image | ImageBytes, array: UInt8Array) -> None:
         if not array.size or np.ptp(np.percentile(array[::8, ::8], _MOST)) >= _LOW_LEVELS:
             return
         if isinstance(image, Image.Image):
             extent = extent_of(np.asarray(image)) if image.mode == "F" or image.mode.startswith("I") else None
         else:
-            extent = read_extent(image)
+            extent = read_extent(image, self.max_pixels)
         if extent is not None and (line := describe_low_range(extent, self.value_range)) is not None:
             self._has_warned = True
             name = "an image" if isinstance(image, Image.Image) else printable(str(image))
@@ -158,22 +190,64 @@ class ImagePredictor(ABC, Generic[Result]):
     def _call(
         self, images: ImageLike | list[ImageLike], batch_size: int, predict: Callable[[list[UInt8Array]], list[Result]]
     ) -> Result | list[Result]:
-        if isinstance(images, str | Path | np.ndarray | Image.Image):
-            return next(self._stream([images], 1, predict))
-        return list(self._stream(images, batch_size, predict))
-
-    def _stream(
-        self, images: list[ImageLike], batch_size: int, predict: Callable[[list[UInt8Array]], list[Result]]
-    ) -> Iterator[Result]:
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        if isinstance(images, _ONE_IMAGE):
+            return next(self._results([images], 1, predict))
         if not isinstance(images, list | tuple):
             raise _not_an_image(images)
-        for start in range(0, len(images), batch_size):
-            given = images[start : start + batch_size]
-            arrays = [self.read(image) for image in given]
-            for image, array, result in zip(given, arrays, predict(arrays), strict=True):
-                yield replace(result, image=array, path=Path(image) if isinstance(image, str | Path) else None)
+        return list(self._results(images, batch_size, predict))
+
+    def _results(
+        self, images: Iterable[ImageLike], batch_size: int, predict: Callable[[list[UInt8Array]], list[Result]]
+    ) -> Iterator[Result]:
+        return (found for found in self._stream(images, batch_size, predict) if not isinstance(found, DataError))
+
+    def _stream(
+        self,
+        images: Iterable[ImageLike],
+        batch_size: int,
+        predict: Callable[[list[UInt8Array]], list[Result]],
+        on_error: OnError = "raise",
+    ) -> Iterator[Result | DataError]:
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        if on_error not in get_args(OnError):
+            raise ConfigError(f"on_error: expected {', '.join(get_args(OnError))}, got {shown(on_error)}")
+        if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable):
+            raise _not_an_image(images)
+        coming = iter(images)
+        while True:
+            batch, error = self._read_batch(coming, batch_size, on_error)
+            arrays = [read for _, read in batch if not isinstance(read, DataError)]
+            results = iter(predict(arrays) if arrays else [])
+            for image, read in batch:
+                if not isinstance(read, DataError):
+                    path = Path(image) if isinstance(image, str | Path) else None
+                    yield replace(next(results), image=read, path=path)
+                elif on_error == "return":
+                    yield read
+                else:
+                    logger.warning(f"left out: {printable(str(read))}")
+            if error is not None:
+                raise error
+            if not batch:
+                return
+
+    def _read_batch(
+        self, images: Iterator[ImageLike], batch_size: int, on_error: OnError
+    ) -> tuple[list[tuple[ImageLike, UInt8Array | DataError]], Exception | None]:
+        """The next images, each with its pixels or why it cannot be read, and what ended them before their number."""
+        batch: list[tuple[ImageLike, UInt8Array | DataError]] = []
+        try:
+            for image in islice(images, batch_size):
+                try:
+                    batch.append((image, self.read(image)))
+                except DataError as error:
+                    if on_error == "raise":
+                        raise
+                    batch.append((image, error))
+        except Exception as error:  # of the caller's iterable, too: what came before is predicted all the same
+            return batch, error
+        return batch, None
 
 
 class ObjectPredictor(ImagePredictor[Detections]):
@@ -256,11 +330,34 @@ class MapPredictor(ImagePredictor[SegmentationMap]):
         options: _MapOptions = {"tile": tile, "overlap": overlap, "probabilities": probabilities}
         return self._call(images, batch_size, partial(self._predict, batch_size=batch_size, **options))
 
+    @overload
     def stream(
-        self, images: list[ImageLike], batch_size: int = 1, **options: Unpack[_MapOptions]
-    ) -> Iterator[SegmentationMap]:
-        """As calling with a list, but one result after the other, so that memory does not grow with the list."""
-        return self._stream(images, batch_size, partial(self._predict, batch_size=batch_size, **options))
+        self,
+        images: Iterable[ImageLike],
+        batch_size: int = 1,
+        on_error: Literal["raise", "skip"] = "raise",
+        **options: Unpack[_MapOptions],
+    ) -> Iterator[SegmentationMap]: ...
+
+    @overload
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        batch_size: int = 1,
+        *,
+        on_error: Literal["return"],
+        **options: Unpack[_MapOptions],
+    ) -> Iterator[SegmentationMap | DataError]: ...
+
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        batch_size: int = 1,
+        on_error: OnError = "raise",
+        **options: Unpack[_MapOptions],
+    ) -> Iterator[SegmentationMap | DataError]:
+        """As calling with a list, but one result after the other, see ``ImagePredictor.stream``."""
+        return self._stream(images, batch_size, partial(self._predict, batch_size=batch_size, **options), on_error)
 
     def _predict(
         self,

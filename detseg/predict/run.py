@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 from rich.progress import track
 
-from detseg.errors import DataError
+from detseg.data.images.sources import StoredImage
+from detseg.errors import DataError, ImageSizeError
 from detseg.memory import MemoryErrors
 from detseg.messages import console
 from detseg.predict.interface import ImagePredictor
@@ -92,7 +93,10 @@ class FileRun:
         arrays: _Read = []
         for image in batch:
             try:
-                arrays.append(self._predictor.read(image.path))
+                path, most = image.path, self._predictor.max_pixels
+                arrays.append(self._predictor.read(path.load(most) if isinstance(path, StoredImage) else path))
+            except ImageSizeError as error:
+                arrays.append(ImageSizeError(f"{error}, or allow it with --max-pixels (max_pixels of the predictor)"))
             except DataError as error:  # the other images are done all the same
                 arrays.append(error)
         return arrays

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from detseg.predict.runtime.description import KEY, Description
 from detseg.predict.runtime.engines import open_engine
 from detseg.predict.runtime.predictor import class_nms
 from detseg.structures import ClassTable
+from tests.export.child import find_boxes
 from tests.models.rcnn.small import small_detector, spread_outputs
 from tests.predict.networks import noise
 from tests.tiny import TinyRun
@@ -68,6 +70,30 @@ def assert_same(one: Detections, other: Detections) -> None:
         assert other.masks is not None
         for index in range(len(one)):
             assert (one.masks.mask(index) != other.masks.mask(index)).sum() <= 2
+
+
+def assert_same_in_threads(predictor: Any, images: list[Any]) -> None:
+    alone = [predictor(image) for image in images] * 8
+    with ThreadPoolExecutor(8) as threads:
+        for one, other in zip(alone, threads.map(predictor, images * 8), strict=True):
+            np.testing.assert_array_equal(one.boxes, other.boxes)
+            np.testing.assert_array_equal(one.scores, other.scores)
+
+
+def test_t10_threads_share_a_predictor(yolo: Path, tiny_run: TinyRun) -> None:
+    images = images_of(tiny_run)[:8]
+    assert_same_in_threads(load_predictor(yolo, score_threshold=0.0), images)
+    assert_same_in_threads(load_predictor(tiny_run.run_dir, "cpu", 0.0), images)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_t10_child_processes_find_the_same(yolo: Path, method: str) -> None:
+    image = noise(70, 90)
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        boxes, has_torch = pool.apply(find_boxes, (yolo, image))
+    assert len(boxes)
+    np.testing.assert_array_equal(boxes, load_predictor(yolo, score_threshold=0.0)(image).boxes)
+    assert not has_torch or method == "forkserver"  # its server may have loaded it for other tests
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -210,13 +236,14 @@ def test_an_export_that_loses_too_much_is_deleted(
 def test_openvino_finds_the_same(tiny_run: TinyRun, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     path = export_checkpoint(tiny_run.run_dir, "openvino", tmp_path / "yolo.xml")
-    images, predictor = images_of(tiny_run), load_predictor(path, score_threshold=0.3)
-    expected = load_predictor(tiny_run.run_dir, "cpu", 0.3)(images)
-    with ThreadPoolExecutor(4) as pool:  # which OpenVINO itself forbids
-        at_once = list(pool.map(predictor, images))
-    for found in (predictor(images, 3), at_once):
-        for one, other in zip(expected, found, strict=True):
-            assert_same(one, other)
+    images = images_of(tiny_run)
+    for one, other in zip(
+        load_predictor(tiny_run.run_dir, "cpu", 0.3)(images),
+        load_predictor(path, score_threshold=0.3)(images, 3),
+        strict=True,
+    ):
+        assert_same(one, other)
+    assert_same_in_threads(load_predictor(path, score_threshold=0.0), images)
     path.with_suffix(".bin").unlink()
     with pytest.raises(CheckpointError, match=r"its weights, yolo\.bin, are not beside it; copy both"):
         load_predictor(path)

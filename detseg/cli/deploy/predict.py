@@ -1,4 +1,4 @@
-"""`detseg predict`."""
+"""`detseg predict`: images by way of a journal, videos frame by frame."""
 
 from __future__ import annotations
 
@@ -7,50 +7,128 @@ import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detseg.cli.tool import CHECKPOINT, DEVICES, ToolParser, exit_on_sigterm, score
-from detseg.errors import ConfigError
+from detseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from detseg.predict import ImagePredictor
     from detseg.predict.outputs import Share
+    from detseg.predict.refine import Refinement
+    from detseg.predict.video.find import VideoSource
 
 
 def predict(argv: Sequence[str]) -> int:
     """Images → drawn copies and detections, or masks: detseg predict runs/mine images/ --out found/"""
+    # Before OpenCV loads: our own lines say what is wrong with a video.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     arguments = _parser().parse_intermixed_args(argv)
 
+    from PIL import Image
+
     from detseg.predict import load_predictor
-    from detseg.predict.files import predict_files
     from detseg.predict.refine import Refinement, read_thresholds
+    from detseg.predict.video.find import split_videos
 
     share = _share()
+    videos, images = split_videos(arguments.images)
+    _check_video_options(arguments, bool(videos), bool(images), share)
     least: float | None = arguments.score
     thresholds: dict[str, float] = {}
     if arguments.thresholds is not None:
         thresholds = read_thresholds(arguments.thresholds)
         least = min([_or_default(arguments.score), *thresholds.values()])
+    passed_over, errors = False, list[DataError]()
     with exit_on_sigterm():
         predictor = load_predictor(arguments.checkpoint, _device(arguments.device, share), least)
+        if arguments.max_pixels is not None:
+            predictor.max_pixels = arguments.max_pixels
+            Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which its reader of TIFF looks at
         if arguments.thresholds is not None:  # what is not in the file has the score of all
             thresholds = dict.fromkeys(predictor.classes.names, _or_default(arguments.score)) | thresholds
-        done = predict_files(
-            predictor,
-            arguments.images,
-            arguments.out,
-            tile=arguments.tile and tuple(arguments.tile),
-            overlap=arguments.overlap,
-            formats=arguments.format,
-            mask_values=arguments.mask_values,
-            batch_size=arguments.batch_size,
-            pictures=not arguments.no_pictures,
-            refine=Refinement(arguments.classes, thresholds, arguments.min_area, arguments.fill_holes),
-            overwrite=arguments.overwrite,
-            resume=arguments.resume,
-            model_id=_checksum(arguments.checkpoint),
-            share=share,
-        )
-    return int(bool(done.passed_over) and share.rank == 0)
+        refine = Refinement(arguments.classes, thresholds, arguments.min_area, arguments.fill_holes)
+        try:
+            passed_over = bool(images) and _predict_images(arguments, predictor, images, refine, share)
+        except DataError as error:  # the videos are done all the same
+            errors.append(error)
+        try:
+            if videos:
+                _predict_videos(arguments, predictor, videos, refine)
+        except DataError as error:
+            errors.append(error)
+    if errors:
+        raise DataError("; ".join(map(str, errors)))
+    return int(passed_over and share.rank == 0)
+
+
+def _predict_images(
+    arguments: argparse.Namespace,
+    predictor: ImagePredictor[Any],
+    images: Sequence[str | Path],
+    refine: Refinement,
+    share: Share,
+) -> bool:
+    """Whether some were passed over."""
+    from detseg.predict.files import predict_files
+
+    done = predict_files(
+        predictor,
+        images,
+        arguments.out,
+        tile=arguments.tile and tuple(arguments.tile),
+        overlap=arguments.overlap,
+        formats=arguments.format,
+        mask_values=arguments.mask_values,
+        batch_size=arguments.batch_size,
+        pictures=not arguments.no_pictures,
+        refine=refine,
+        overwrite=arguments.overwrite,
+        resume=arguments.resume,
+        model_id=_checksum(arguments.checkpoint),
+        share=share,
+        allow_network=arguments.allow_network,
+    )
+    return bool(done.passed_over)
+
+
+def _predict_videos(
+    arguments: argparse.Namespace, predictor: ImagePredictor[Any], videos: Sequence[VideoSource], refine: Refinement
+) -> None:
+    from detseg.predict.interface import ObjectPredictor
+    from detseg.predict.video.run import predict_videos
+
+    tiling = {"tile": arguments.tile and tuple(arguments.tile), "overlap": arguments.overlap}
+    is_tiled = arguments.tile is not None or arguments.overlap is not None
+    if is_tiled and isinstance(predictor, ObjectPredictor):
+        raise ConfigError("tile and overlap are for segmentation models, and this is a detector; leave them out")
+    predict_videos(
+        predictor,
+        videos,
+        arguments.out,
+        batch_size=arguments.batch_size,
+        pictures=not arguments.no_pictures,
+        track=arguments.track,
+        refine=refine,
+        overwrite=arguments.overwrite,
+        allow_network=arguments.allow_network,
+        options=tiling if is_tiled else {},
+    )
+
+
+def _check_video_options(arguments: argparse.Namespace, has_videos: bool, has_images: bool, share: Share) -> None:
+    """ConfigError for an option that is for images alone, or for videos."""
+    if not has_videos:
+        if arguments.track:
+            raise ConfigError("--track: follows objects through a video, and there is none; leave it out")
+        return
+    if arguments.resume:
+        raise ConfigError("--resume: is for images; predict the video anew with --overwrite, apart from images")
+    if share.num > 1:
+        raise ConfigError("a video is done by one process: predict it without torchrun, apart from images")
+    if not has_images and (arguments.format or arguments.mask_values):
+        raise ConfigError("--format, --mask-values: are for images; a video gets JSON lines, leave them out")
 
 
 def _parser() -> ToolParser:
@@ -59,18 +137,12 @@ def _parser() -> ToolParser:
 
     parser = ToolParser(
         "predict",
-        "Find objects in images, or the class of every pixel, as the checkpoint can. Writes drawn copies, "
-        "results.jsonl as results come, and files for other programs. Exit code 1: files were passed over; 2: images "
-        "could not be read, or nothing was done.",
+        "Find objects in images and videos, or the class of every pixel, as the checkpoint can. Writes drawn copies, "
+        "results.jsonl as results come (of a video NAME_frames.jsonl), and files for other programs. Exit code 1: "
+        "files were passed over; 2: images or videos could not be read, or nothing was done.",
     )
     parser.add_argument("checkpoint", type=Path, help=CHECKPOINT)
-    parser.add_argument("images", type=Path, nargs="+", help="images, or folders of images (searched all the way)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
-    parser.add_argument("--device", default="auto", help=DEVICES)
-    batch = "images, or tiles, that the network sees at a time (1)"
-    parser.add_argument("--batch-size", type=_number(1), default=1, metavar="N", help=batch)
-    resume = "predict only what an earlier run in --out, which was killed or interrupted, has not done"
-    parser.add_argument("--resume", action="store_true", help=resume)
+    _add_run_options(parser)
 
     objects = parser.add_argument_group("detectors: which objects")
     threshold = f"leave out what scores below this, 0 to 1: how sure the model is ({SCORE_THRESHOLD})"
@@ -102,6 +174,27 @@ def _parser() -> ToolParser:
     overlap = "pixels that neighbouring tiles have in common at least (half a tile)"
     tiles.add_argument("--overlap", type=int, metavar="N", help=overlap)
     return parser
+
+
+def _add_run_options(parser: ToolParser) -> None:
+    """What is predicted for, where to, and with what."""
+    from detseg.data.images.read import MAX_PIXELS
+
+    sources = "images, videos, folders of them (searched all the way), patterns in quotes, ZIP files of images"
+    others = "; camera:0; with --allow-network addresses: https://... of an image or a video, rtsp://..."
+    parser.add_argument("images", nargs="+", metavar="source", help=f"{sources}{others}")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--device", default="auto", help=DEVICES)
+    batch = "images, frames, or tiles, that the network sees at a time (1)"
+    parser.add_argument("--batch-size", type=_number(1), default=1, metavar="N", help=batch)
+    resume = "predict only what an earlier run in --out, which was killed or interrupted, has not done"
+    parser.add_argument("--resume", action="store_true", help=resume)
+    network = "open the addresses that are given as sources; nothing else is sent or fetched"
+    parser.add_argument("--allow-network", action="store_true", help=network)
+    most = f"read images of up to so many pixels, each of which takes 3 bytes of memory and more ({MAX_PIXELS})"
+    parser.add_argument("--max-pixels", type=_number(1), metavar="N", help=most)
+    follow = 'videos: number objects, so that each keeps its number (pip install "detseg[track]")'
+    parser.add_argument("--track", action="store_true", help=follow)
 
 
 def _either(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -28,7 +28,7 @@ from detseg.errors import DataError, ImageSizeError
 from detseg.messages import printable
 from detseg.structures import UInt8Array
 
-# Images that declare more pixels are decompression bombs; Pillow's own limit (half a gigabyte as RGB).
+# Images that declare more pixels may be decompression bombs: half a gigabyte as RGB. Others may be allowed.
 MAX_PIXELS = 178_956_970
 # Formats that are read where this Pillow, or the package pi-heif (libheif, decoding only), can.
 _AVIF_SUFFIXES, _HEIF_SUFFIXES = frozenset({".avif"}), frozenset({".heic", ".heif"})
@@ -59,11 +59,12 @@ _LOST_PIXELS += ["Inconsistent progression sequence"]
 
 @dataclass(frozen=True)
 class ImageBytes:
-    """The content of an image's file, which came over a network; messages call it by its ``name``.
+    """The content of an image's file, which came over a network or out of an archive; messages call it by its ``name``.
 
     Attributes:
         data: the bytes.
         max_pixels: if it declares more, nothing is decoded.
+        suffix: of the file.
     """
 
     data: bytes
@@ -80,20 +81,27 @@ class ImageBytes:
 
 
 def read_image(
-    path: Path | str | ImageBytes, value_range: ValueRange = None, said: list[str] | None = None
+    path: Path | str | ImageBytes,
+    value_range: ValueRange = None,
+    said: list[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> UInt8Array:
     """Decode an image to (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
 
     Grey, palettes and CMYK are converted; transparency is dropped; of 16 bits the upper 8 are kept, or as
     ``value_range`` says, without which floats are an error; of an animation the first frame. A DataError if the file is
-    missing, not an image, cut short, damaged as far as the decoders notice, or declares more than ``MAX_PIXELS``.
-    ``said``: see `read_reduced`. ImageSizeError, which is a DataError: it declares too many pixels.
+    missing, not an image, cut short, or damaged as far as the decoders notice. ``said``: see `read_reduced`.
+    ImageSizeError, which is a DataError: it declares more than ``max_pixels``, which of bytes is their own.
     """
-    return read_reduced(path, 1, value_range, said)[0]
+    return read_reduced(path, 1, value_range, said, max_pixels)[0]
 
 
 def read_reduced(
-    path: Path | str | ImageBytes, divisor: int, value_range: ValueRange = None, said: list[str] | None = None
+    path: Path | str | ImageBytes,
+    divisor: int,
+    value_range: ValueRange = None,
+    said: list[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[UInt8Array, tuple[int, int]]:
     """Decode an image, a JPEG at a fraction of its size: libjpeg leaves out the highest frequencies of each block.
 
@@ -103,7 +111,7 @@ def read_reduced(
     of bytes that may be damage; None: the log does.
     """
     path = path if isinstance(path, ImageBytes) else Path(path)
-    with open_image(path) as (header, stream):
+    with open_image(path, max_pixels=max_pixels) as (header, stream):
         orientation = pending_orientation(header)
         width, height = header.size
         image = None
@@ -160,13 +168,14 @@ def _suffix_of_content(path: Path | ImageBytes) -> str:
     return ".avif" if b"avif" in begin else ".heic" if any(brand in begin for brand in _HEIF_BRANDS) else ""
 
 
-def read_extent(path: Path | str) -> Extent | None:
+def read_extent(path: Path | str | ImageBytes, max_pixels: int = MAX_PIXELS) -> Extent | None:
     """The lowest and the highest value of an image of more than 8 bits a channel, or of floats; None for one of 8 bits,
     of which the header alone is read."""
-    with open_image(Path(path), header_only=True) as (header, _):
+    path = path if isinstance(path, ImageBytes) else Path(path)
+    with open_image(path, header_only=True, max_pixels=max_pixels) as (header, _):
         if not is_deep(header):
             return None
-    with open_image(Path(path)) as (header, stream):
+    with open_image(path, max_pixels=max_pixels) as (header, stream):
         decode(header, stream)
         return extent_of(deep_values(header, stream))
 
@@ -176,7 +185,7 @@ def pil_to_rgb(image: Image.Image, value_range: ValueRange = None) -> UInt8Array
     floats without a range."""
     if image.mode == "F" or image.mode.startswith("I"):
         return _rgb(to_bytes(np.asarray(image), value_range))
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
 
 
 def _rgb(pixels: UInt8Array) -> UInt8Array:
@@ -186,15 +195,15 @@ def _rgb(pixels: UInt8Array) -> UInt8Array:
 
 @contextmanager
 def open_image(
-    path: Path | ImageBytes, kind: str = "image", header_only: bool = False
+    path: Path | ImageBytes, kind: str = "image", header_only: bool = False, max_pixels: int = MAX_PIXELS
 ) -> Iterator[tuple[ImageFile.ImageFile, BinaryIO]]:
     """A Pillow image whose header is read and whose pixels are not, and a stream of the file's content.
 
     A DataError if the file, which messages call a ``kind``, is missing or no file, is not an image of one of the
-    ``FORMATS``, or declares more than ``MAX_PIXELS``; or if Pillow raises something within the block. With
+    ``FORMATS``, or declares more than ``max_pixels``; or if Pillow raises something within the block. With
     ``header_only`` the pixels are not read from the disk.
     """
-    limit = path.max_pixels if isinstance(path, ImageBytes) else MAX_PIXELS
+    limit = path.max_pixels if isinstance(path, ImageBytes) else max_pixels
     try:
         if isinstance(path, Path) and not stat.S_ISREG(
             path.stat().st_mode
@@ -203,7 +212,7 @@ def open_image(
         with (
             path.open("rb") as file,
             file if header_only else BytesIO(file.read()) as stream,
-            Image.open(stream, formats=readable_formats()) as header,
+            _read_header(stream) as header,
         ):
             if header.width * header.height > limit:
                 raise ImageSizeError(
@@ -213,8 +222,9 @@ def open_image(
             yield header, stream
     except (DataError, MemoryError):
         raise
-    except Image.DecompressionBombError as error:  # Pillow's own limit, which is ``MAX_PIXELS``
-        raise ImageSizeError(f"{path}: {error}; make it smaller or cut it into tiles") from None
+    except Image.DecompressionBombError:  # Pillow's own limit is ``MAX_PIXELS``; its TIFF and WebP readers look at it
+        what = "the file declares more pixels than Pillow reads in this format (PIL.Image.MAX_IMAGE_PIXELS)"
+        raise ImageSizeError(f"{path}: {what}; make it smaller or cut it into tiles") from None
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such {kind}") from None
     except UnidentifiedImageError:
@@ -232,6 +242,23 @@ def open_image(
     except Exception as error:  # what Pillow raises on hostile bytes is not a closed list
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(f"{path}: cannot read the {kind}: {reason}; replace the file or take it off the list") from None
+
+
+def _read_header(stream: BinaryIO) -> ImageFile.ImageFile:
+    """What `PIL.Image.open` does, without its limit on pixels, which is one for the whole process; ``open_image`` has
+    its own. UnidentifiedImageError: no image of a format that is read."""
+    begin = stream.read(16)
+    for name in readable_formats():
+        if name not in Image.OPEN:
+            Image.init()
+        factory, accept = Image.OPEN[name]
+        accepted = accept is None or accept(begin)
+        if not accepted or isinstance(accepted, str):  # text says why not
+            continue
+        stream.seek(0)
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):  # another format may have the same beginning
+            return factory(stream, "")
+    raise UnidentifiedImageError
 
 
 def decode(header: ImageFile.ImageFile, stream: BinaryIO) -> None:

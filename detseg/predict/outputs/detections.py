@@ -72,17 +72,8 @@ class DetectionOutput(Output):
         return [file for image in images for written in edited for file in written.files(image)] + names
 
     def entry(self, image: ImageFile, found: Detections) -> Entry:
-        """The size of the image, whether the model gives masks, and the objects, best first."""
-        assert found.image is not None  # a predictor's results know it
-        objects: list[dict[str, Any]] = [
-            {"name": name, "score": score, "box": box}
-            for name, score, box in zip(found.names, found.scores.tolist(), found.boxes.tolist(), strict=True)
-        ]
-        if found.masks is not None:
-            for one, counts in zip(objects, found.masks.counts, strict=True):
-                one["mask"] = counts.decode("ascii")
-        height, width = found.image.shape[:2]
-        return {"height": height, "width": width, "masks": found.masks is not None, "objects": objects}
+        """See ``describe_objects``."""
+        return describe_objects(found)
 
     def write(self, entries: Iterable[tuple[ImageFile, Entry]], also: Sequence[str] = ()) -> str:
         """Write the files of all formats."""
@@ -111,3 +102,17 @@ class DetectionOutput(Output):
         hw = (entry["height"], entry["width"])
         masks = InstanceMasks(hw, tuple(one["mask"].encode("ascii") for one in objects)) if entry["masks"] else None
         return Detections(boxes, scores, labels, self.classes, masks)
+
+
+def describe_objects(found: Detections) -> Entry:
+    """The size of the image, whether the model gives masks, and the objects, best first: class, score, box, mask."""
+    assert found.image is not None  # a predictor's results know it
+    objects: list[dict[str, Any]] = [
+        {"name": name, "score": score, "box": box}
+        for name, score, box in zip(found.names, found.scores.tolist(), found.boxes.tolist(), strict=True)
+    ]
+    if found.masks is not None:
+        for one, counts in zip(objects, found.masks.counts, strict=True):
+            one["mask"] = counts.decode("ascii")
+    height, width = found.image.shape[:2]
+    return {"height": height, "width": width, "masks": found.masks is not None, "objects": objects}

@@ -159,9 +159,11 @@ class LabelMe(DetectionFormat):
         for number, (stated, name, score) in enumerate(_stated(found), start=1):
             of_object = labelme_shapes(stated, name, number, hw, Losses("LabelMe"))
             shapes += [shape | {"score": score} for shape in of_object]
-        folder = os.path.realpath(image.path.parent)
-        there = os.path.relpath(os.path.join(folder, image.path.name), os.path.realpath(path.parent))
-        write_labelme_file(path, Path(there).as_posix(), hw, shapes)
+        there = image.name  # of what is in a ZIP file or on a server there is no path
+        if isinstance(image.path, Path):
+            real = os.path.join(os.path.realpath(image.path.parent), image.path.name)
+            there = Path(os.path.relpath(real, os.path.realpath(path.parent)))
+        write_labelme_file(path, there.as_posix(), hw, shapes)
 
     def finish(self) -> list[str]:
         """There is no file of all images."""

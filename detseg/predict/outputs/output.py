@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from detseg.atomic_write import atomic_write, write_errors
+from detseg.data.images.sources import Place
 
 Entry: TypeAlias = dict[str, Any]
 """What the journal keeps of the result of one image: plain values, ready for JSON."""
@@ -21,11 +22,12 @@ class ImageFile:
     Attributes:
         number: its id in files of results, from 1, in the order of the run.
         path: where it is read.
-        name: its path relative to the folder that it was found in, by which it is known in all that is written.
+        name: its path relative to the folder, or ZIP file, that it was found in, by which it is known in all that is
+            written.
     """
 
     number: int
-    path: Path
+    path: Place
     name: Path
 
 

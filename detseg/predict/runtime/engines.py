@@ -120,10 +120,10 @@ class OpenvinoEngine:
         has = network.has_rt_info([KEY])
         self.metadata: Mapping[str, str] = {KEY: str(network.get_rt_info([KEY]).astype(str))} if has else {}
         self._outputs = [next(iter(output.names)) for output in network.outputs]
-        self._one_at_a_time = Lock()  # which the network demands; it has all threads as it is
+        self._lock = Lock()
 
     def __call__(self, images: Float32Array, score_threshold: float | None = None) -> Outputs:
         """See ``Engine``; all detections are computed."""
-        with self._one_at_a_time:
+        with self._lock:  # one request serves all calls, and two at once would be an error
             found = self._compiled({"images": images}, share_outputs=False)
-            return {name: found[index] for index, name in enumerate(self._outputs)}
+        return {name: found[index] for index, name in enumerate(self._outputs)}

@@ -1,0 +1,194 @@
+"""Prediction over videos: frames in batches → the drawn video and JSON lines, whole whenever it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from detseg.errors import ConfigError, DataError, DetsegError
+from detseg.memory import MemoryErrors
+from detseg.messages import console, counted, messages_on_console, printable
+from detseg.predict.interface import ImageLike, ImagePredictor, ObjectPredictor
+from detseg.predict.refine import Refinement
+from detseg.predict.run import MEMORY_ADVICE
+from detseg.predict.video.files import VideoFiles
+from detseg.predict.video.find import VideoSource
+from detseg.predict.video.frames import Frame, Video, open_video
+from detseg.predict.video.tracks import ObjectTracker
+
+logger = logging.getLogger("detseg")
+
+_AS_IT_IS = Refinement()
+_NO_OPTIONS: Mapping[str, Any] = {}
+
+
+@messages_on_console()
+def predict_videos(
+    predictor: ImagePredictor[Any],
+    videos: Sequence[VideoSource],
+    out: Path,
+    *,
+    batch_size: int = 1,
+    pictures: bool = True,
+    track: bool = False,
+    refine: Refinement = _AS_IT_IS,
+    overwrite: bool = False,
+    allow_network: bool = False,
+    options: Mapping[str, Any] = _NO_OPTIONS,
+) -> None:
+    """Predict for every frame of videos, one video after the other.
+
+    Args:
+        predictor: of objects, or of the class of every pixel.
+        videos: of ``split_videos``.
+        out: folder for ``NAME.mp4``, with the results drawn on the frames, and ``NAME_frames.jsonl``.
+        batch_size: frames that the network sees at a time.
+        pictures: whether to write the drawn videos.
+        track: whether objects get numbers that stay with them.
+        refine: what is kept of each result.
+        overwrite: whether files of an earlier run may be replaced.
+        allow_network: whether streams may be opened.
+        options: of the predictor's call.
+
+    Raises:
+        DetsegError: an option that is not for this kind of model, a file that exists or would be written twice, one
+            that cannot be written; tracking is not installed; after all else is done, videos that are damaged, of which
+            what could be decoded is written, or could not be opened.
+    """
+    finds_objects = isinstance(predictor, ObjectPredictor)
+    refine.check(predictor.classes, finds_objects)
+    if track and not finds_objects:
+        raise ConfigError("track: follows objects, and this is a segmentation model; leave it out")
+    least = max(getattr(predictor, "score_threshold", 0.0), min(refine.thresholds.values(), default=0.0))
+    if track:
+        ObjectTracker(1.0, least)  # says what is missing
+    places = _places(videos, out, pictures, overwrite)
+    failed = []
+    for video, (lines, drawn) in zip(videos, places, strict=True):
+        try:
+            with open_video(video.source, allow_network, max(16, 2 * batch_size)) as frames:
+                tracker = ObjectTracker(frames.fps, least) if track else None
+                with VideoFiles(lines, drawn, frames.fps, frames.is_live) as files:
+                    _VideoRun(predictor, frames, files, tracker, refine, options).predict(batch_size, out)
+        except DataError as error:
+            failed.append(str(error))
+    if failed:
+        more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
+        of = f"{len(failed)} of {len(videos)} videos are not whole: " if len(videos) > 1 else ""
+        raise DataError(f"{of}{'; '.join(failed[:3])}{more}")
+
+
+def _places(
+    videos: Sequence[VideoSource], out: Path, pictures: bool, overwrite: bool
+) -> list[tuple[Path, Path | None]]:
+    """Where JSON lines and drawn videos go. DataError: a file exists, is a video itself, or would be written twice."""
+    places: list[tuple[Path, Path | None]] = []
+    owners: dict[Path, str] = {}
+    for video in videos:
+        lines = out / video.name.with_name(f"{video.name.name}_frames.jsonl")
+        drawn = out / video.name.with_name(f"{video.name.name}.mp4") if pictures else None
+        for file in (lines, drawn):
+            if file is None:
+                continue
+            if file in owners:
+                what = f"two videos would be written here, {owners[file]} and {video.source}"
+                raise DataError(f"{file}: {what}; rename one of them, or predict them into different --out folders")
+            if file.exists() and any(Path(v.source).exists() and file.samefile(v.source) for v in videos):
+                raise DataError(f"{file}: is a video to predict for and would be overwritten; choose another --out")
+            if file.exists() and not overwrite:
+                raise DataError(f"{file}: exists; replace it with --overwrite, or choose another --out")
+            owners[file] = video.source
+        places.append((lines, drawn))
+    return places
+
+
+class _VideoRun:
+    """One video, from its frames to its files."""
+
+    def __init__(
+        self,
+        predictor: ImagePredictor[Any],
+        video: Video,
+        files: VideoFiles,
+        tracker: ObjectTracker | None,
+        refine: Refinement,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._predictor, self._video, self._files = predictor, video, files
+        self._tracker, self._refine, self._options = tracker, refine, options
+        self._num_frames = self._num_objects = 0
+        self._tracks: set[int] = set()
+
+    def predict(self, batch_size: int, out: Path) -> None:
+        """Predict for all frames, and say what was written; also when it is interrupted."""
+        columns = (TextColumn("{task.description}"), BarColumn(), _Speed(), TimeRemainingColumn())
+        began = "interrupted: "
+        try:
+            with Progress(*columns, console=console) as progress, MemoryErrors(MEMORY_ADVICE) as errors:
+                shown = progress.add_task(printable(self._video.name[-40:]), total=self._video.num_frames)
+                for batch in _batches(self._video, batch_size):
+                    errors.doing = f"predicting for {self._video.name}"
+                    self._predict_batch(batch)
+                    progress.update(shown, advance=len(batch))
+            began = ""
+        except DetsegError:
+            began = ""
+            raise
+        finally:
+            logger.info(f"{began}{self._summary(out)}")
+
+    def _predict_batch(self, batch: Sequence[Frame]) -> None:
+        images: list[ImageLike] = [frame.image for frame in batch]
+        results = self._predictor(images, batch_size=len(images), **self._options)
+        for frame, result in zip(batch, results, strict=True):
+            found = self._refine(result)
+            tracks = None if self._tracker is None else self._tracker.update(found, frame.time)
+            self._files.add(frame, found, tracks)
+            self._num_frames += 1
+            if isinstance(self._predictor, ObjectPredictor):
+                self._num_objects += len(found)
+            self._tracks.update(track for track in tracks or () if track is not None)
+
+    def _summary(self, out: Path) -> str:
+        total = self._video.num_frames
+        of = f"{self._num_frames} of {total} frames" if total else counted(self._num_frames, "frame")
+        parts = [f"{printable(self._video.name)}: {of} are in {out}"]
+        if isinstance(self._predictor, ObjectPredictor):
+            parts.append(counted(self._num_objects, "object"))
+        if self._tracker is not None:
+            parts.append(counted(len(self._tracks), "track"))
+        if self._video.num_dropped:
+            parts.append(f"{self._video.num_dropped} more frames were dropped, since they came faster than predicted")
+        return "; ".join(parts)
+
+
+def _batches(video: Video, size: int) -> Iterator[list[Frame]]:
+    """The frames in batches; those before an error, too."""
+    batch: list[Frame] = []
+    error = None
+    try:
+        for frame in video:
+            batch.append(frame)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except DataError as raised:
+        error = raised
+    if batch:
+        yield batch
+    if error is not None:
+        raise error
+
+
+class _Speed(ProgressColumn):
+    """Frames that are done, of how many, and how many a second."""
+
+    def render(self, task: Task) -> Text:
+        """As text."""
+        of = "" if task.total is None else f"/{task.total:g}"
+        return Text(f"{task.completed:g}{of} frames, {task.finished_speed or task.speed or 0:.1f}/s")
