@@ -52,6 +52,8 @@ def predict_files(
     *,
     tile: tuple[int, int] | None = None,
     overlap: int | None = None,
+    full_image: bool = False,
+    merge: str | None = None,
     formats: Sequence[str] | None = None,
     mask_values: str | None = None,
     batch_size: int = 1,
@@ -72,7 +74,8 @@ def predict_files(
         sources: images and folders.
         out: folder for the drawn copies, which keep the names (and subfolders) of the images; small ones are enlarged.
             Label maps are in ``masks/`` (indexed PNGs, names and subfolders kept), with ``classes.json``.
-        tile, overlap: of a segmentation model, as its predictor takes them.
+        tile, overlap: large images in tiles, as the predictor takes them.
+        full_image, merge: of a detector's tiles, as its predictor takes them.
         formats: of a detector some of ``EXPORT_FORMATS``, None: ``coco``; of a segmentation model of ``MAP_FORMATS``.
         mask_values: of a segmentation model: ``labels`` (None is the same), or ``source``, which writes ``masks/`` with
             the value that each class had in the masks of the training, so that they can be read with its settings.
@@ -88,8 +91,8 @@ def predict_files(
         DetsegError: no images, an option that is not for this kind of model, an output that would overwrite an input,
             results of another run; after all else is done, images that cannot be read (``unreadable.txt`` lists them).
     """
-    tiling: dict[str, Any] = {} if tile is None and overlap is None else {"tile": tile, "overlap": overlap}
-    output = _open_output(predictor, out, bool(tiling), formats, mask_values, refine)
+    tiling = _tiling(predictor, tile, overlap, full_image, merge)
+    output = _open_output(predictor, out, formats, mask_values, refine)
     passed_over: list[Path] = []
     images = [ImageFile(i, *pair) for i, pair in enumerate(find_sources(sources, passed_over), start=1)]
     copies = _drawn_copies(images, out, pictures)
@@ -121,7 +124,7 @@ def _settings(predictor: ImagePredictor[Any], refine: Refinement) -> dict[str, A
     """What results depend on; formats are not among it, since they are written from the results."""
     return {
         "classes of the model": list(predictor.classes.names),
-        "score": getattr(predictor, "score_threshold", None),
+        **predictor.settings,
         "classes": list(refine.classes),
         "thresholds": dict(refine.thresholds),
         "min_area": refine.min_area,
@@ -129,10 +132,22 @@ def _settings(predictor: ImagePredictor[Any], refine: Refinement) -> dict[str, A
     }
 
 
+def _tiling(
+    predictor: ImagePredictor[Any], tile: tuple[int, int] | None, overlap: int | None, full_image: bool, merge: str | None
+) -> dict[str, Any]:
+    """The options of the predictor's call; ConfigError for one of the other kind."""
+    found: dict[str, Any] = {} if tile is None and overlap is None else {"tile": tile, "overlap": overlap}
+    of_objects: dict[str, Any] = {"full_image": True} if full_image else {}
+    of_objects |= {} if merge is None else {"merge": merge}
+    if of_objects and not isinstance(predictor, ObjectPredictor):
+        what = "is for tiles of detectors, and this is a segmentation model; leave it out"
+        raise ConfigError(f"{next(iter(of_objects))}: {what}")
+    return found | of_objects
+
+
 def _open_output(
     predictor: ImagePredictor[Any],
     out: Path,
-    tiled: bool,
     formats: Sequence[str] | None,
     mask_values: str | None,
     refine: Refinement,
@@ -140,8 +155,6 @@ def _open_output(
     """What writes for the kind of predictor; ConfigError for an option of the other kind."""
     refine.check(predictor.classes, isinstance(predictor, ObjectPredictor))
     if isinstance(predictor, ObjectPredictor):
-        if tiled:
-            raise ConfigError("tile and overlap are for segmentation models, and this is a detector; leave them out")
         if mask_values is not None:
             raise ConfigError("mask_values are for segmentation models, and this is a detector; leave them out")
         score = None if refine.thresholds else predictor.score_threshold

@@ -8,13 +8,14 @@ Letters for dimensions: B images, C classes, H and W pixels of an image, h and w
 
 from __future__ import annotations
 
+import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Self, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,9 @@ from detseg.errors import ConfigError, DetsegError
 from detseg.messages import printable
 from detseg.ops.letterbox import Letterbox
 from detseg.predict.results import Detections, SegmentationMap
-from detseg.predict.tiles import Tiling, label_tiles
+from detseg.predict.tiles.cuts import Tiling
+from detseg.predict.tiles.maps import label_tiles
+from detseg.predict.tiles.objects import DEFAULT_OVERLAP, MERGES, Merge, find_in_tiles
 from detseg.structures import SCORE_THRESHOLD, ClassTable, Float32Array, UInt8Array
 
 logger = logging.getLogger("detseg")
@@ -151,6 +154,32 @@ class ImagePredictor(ABC, Generic[Result]):
             fix = "in the training (from Python also value_range of the predictor)"
             logger.warning(f"{name}: its pixels of more than 8 bits use {line} {fix}")
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What results depend on besides the model, ready for JSON."""
+        return {}
+
+    @property
+    def input_step(self) -> int | None:
+        """What the sides of other inputs have to be multiples of; None: the network takes ``input_hw`` alone."""
+        return None
+
+    def scaled(self, scale: float) -> Self:
+        """The same predictor with an input ``scale`` times as large, its sides rounded to multiples of ``input_step``;
+        the network is shared. ConfigError: the network takes one size alone."""
+        if scale == 1:
+            return self
+        if self.input_step is None:
+            height, width = self.input_hw
+            raise ConfigError(
+                f"scales: this export takes images of {height} x {width} alone, got a scale of {scale:g}; predict with "
+                f"the checkpoint, or leave it out"
+            )
+        other, step = copy.copy(self), self.input_step
+        height, width = (max(round(side * scale / step), 1) * step for side in self.input_hw)
+        other.input_hw = (height, width)
+        return other
+
     @abstractmethod
     def _predict(self, images: list[UInt8Array]) -> list[Result]:
         """The results of a batch of images: preprocess, network, postprocess."""
@@ -176,8 +205,18 @@ class ImagePredictor(ABC, Generic[Result]):
                 yield replace(result, image=array, path=Path(image) if isinstance(image, str | Path) else None)
 
 
+class _ObjectOptions(TypedDict, total=False):
+    tile: tuple[int, int] | None
+    overlap: int | None
+    full_image: bool
+    merge: Merge | None
+
+
 class ObjectPredictor(ImagePredictor[Detections]):
     """Finds objects in images as they come: ``Detections`` in pixels of the original image, best first.
+
+    With tiles an image is not scaled: each tile is seen as an image of its own, and an object that several tiles show
+    is counted once (``detseg.predict.tiles.objects``).
 
     Args:
         classes, input_hw, value_range, network, place: see ``ImagePredictor``.
@@ -203,6 +242,76 @@ class ObjectPredictor(ImagePredictor[Detections]):
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, score_threshold={self.score_threshold:g})"
+
+    @overload
+    def __call__(self, images: ImageLike, batch_size: int = 1, **options: Unpack[_ObjectOptions]) -> Detections: ...
+
+    @overload
+    def __call__(
+        self, images: list[ImageLike], batch_size: int = 1, **options: Unpack[_ObjectOptions]
+    ) -> list[Detections]: ...
+
+    def __call__(
+        self,
+        images: ImageLike | list[ImageLike],
+        batch_size: int = 1,
+        *,
+        tile: tuple[int, int] | None = None,
+        overlap: int | None = None,
+        full_image: bool = False,
+        merge: Merge | None = None,
+    ) -> Detections | list[Detections]:
+        """Find the objects in one image, or in each of a list.
+
+        Args:
+            images: a path, array or PIL image, or a list of these.
+            batch_size: how many images of a list, or tiles of an image, the network sees at a time.
+            tile: height and width of tiles, pixels; None: the whole image is scaled to ``input_hw``, which is also the
+                size of tiles that are seen at the image's own scale: others are scaled to it.
+            overlap: pixels that neighbouring tiles share at least, in which objects up to that size are whole in one of
+                them; None: a quarter of the tile's sides.
+            full_image: see the whole image, scaled, too, for objects that are whole in no tile.
+            merge: how boxes of different tiles are told to be one object; None: ``ios``, by intersection over the
+                smaller area where a tile cuts the object, else by IoU; ``nms``: always by IoU.
+
+        Returns:
+            ``Detections`` in pixels of the original image (EXIF orientation applied); a list for a list.
+
+        Raises, besides what ``ImagePredictor`` does:
+            ConfigError: the options of tiles are wrong, or given without ``tile``.
+        """
+        options: _ObjectOptions = {"tile": tile, "overlap": overlap, "full_image": full_image, "merge": merge}
+        return self._call(images, batch_size, partial(self._find, batch_size=batch_size, **options))
+
+    def stream(
+        self, images: list[ImageLike], batch_size: int = 1, **options: Unpack[_ObjectOptions]
+    ) -> Iterator[Detections]:
+        """As calling with a list, but one result after the other, so that memory does not grow with the list."""
+        return self._stream(images, batch_size, partial(self._find, batch_size=batch_size, **options))
+
+    def _find(
+        self,
+        images: list[UInt8Array],
+        batch_size: int = 1,
+        tile: tuple[int, int] | None = None,
+        overlap: int | None = None,
+        full_image: bool = False,
+        merge: Merge | None = None,
+    ) -> list[Detections]:
+        if tile is not None:
+            tiling = Tiling.of(tile, overlap, default=DEFAULT_OVERLAP)
+            how = merge or MERGES[0]
+            return [find_in_tiles(image, tiling, self._predict, batch_size, full_image, how) for image in images]
+        if overlap is not None or full_image or merge is not None:
+            raise ConfigError(
+                "overlap, full_image, merge: belong to tiles; give tile=(height, width) too, or leave them out"
+            )
+        return self._predict(images)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The threshold."""
+        return {"score": self.score_threshold}
 
 
 class _MapOptions(TypedDict, total=False):
@@ -276,7 +385,7 @@ class MapPredictor(ImagePredictor[SegmentationMap]):
             return [SegmentationMap(labels, self.classes, class_probs) for labels, class_probs in found]
         if overlap is not None:
             raise ConfigError("overlap: belongs to tiles; give tile=(height, width) too, or leave it out")
-        return self._scaled(*preprocess(images, self.input_hw), probabilities)
+        return self._whole(images, probabilities)
 
     @property
     @abstractmethod
@@ -288,10 +397,8 @@ class MapPredictor(ImagePredictor[SegmentationMap]):
         """(B, h, w, 3) uint8 → (B, C, h, w) float32. DetsegError: some are NaN or infinite."""
 
     @abstractmethod
-    def _scaled(
-        self, inputs: UInt8Array, letterboxes: Sequence[Letterbox], probabilities: bool
-    ) -> list[SegmentationMap]:
-        """The maps of (B, h, w, 3) images in letterboxes, in the sizes of the original images."""
+    def _whole(self, images: list[UInt8Array], probabilities: bool) -> list[SegmentationMap]:
+        """The maps of a batch of images that are scaled to ``input_hw``: preprocess, network, postprocess."""
 
 
 def check_finite(lowest: float, highest: float) -> None:
