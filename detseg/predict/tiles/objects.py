@@ -2,14 +2,15 @@
 Aided Hyper Inference").
 
 A tile is seen as an image of its own. An object that is no longer than the overlap lies whole in one tile at least; in
-others it may be cut, which is told by its box: it ends at an edge of the tile that is none of the image. Boxes of one
-class from different tiles are the same object
+others it may be cut, which is told by its box: it ends at an edge of the tile that is none of the image (within a
+fiftieth of the tile's side, so that an overlap has to be larger than objects by twice that). Boxes of one class from
+different tiles are the same object
 
 - if none is cut: by their IoU, as in NMS;
 - if one is cut: where most of it lies in the other one. Of a large object that is cut little lies in a small one;
 - if both are cut: where most of the smaller one lies in the other one (``ios``: intersection over the smaller area).
 
-Of the same object the better score stays, where a cut box counts half. Boxes of one tile are never compared: the
+Of the same object the better score stays, where that of a cut box counts half; of equal ones the larger box. Boxes of one tile are never compared: the
 model's own NMS has done so, and what it keeps apart are two objects.
 
 Letters for dimensions: N boxes, H and W pixels of the image, h and w pixels of a tile.
@@ -40,7 +41,7 @@ DEFAULT_OVERLAP = 4
 
 _SAME = 0.5  # overlap from which two boxes are one object
 _CUT_COUNTS = 0.5
-_NEAR_EDGE = 50  # of a tile's side one fiftieth: boxes of cut objects end so near the edge
+_NEAR_EDGE = 50  # one fiftieth of a tile's side: boxes of cut objects end less far from the edge
 _PAIRS = 1 << 21  # that are compared at a time, to bound the memory
 
 
@@ -65,10 +66,10 @@ class _Place:
         (height, width), found = tile_hw, np.zeros(len(boxes), dtype=np.bool_)
         near_y, near_x = (max(2.0, side / _NEAR_EDGE) for side in tile_hw)
         for is_inner, ends in (
-            (self.left > 0, boxes[:, 0] <= near_x),
-            (self.top > 0, boxes[:, 1] <= near_y),
-            (self.left + width < hw[1], boxes[:, 2] >= width - near_x),
-            (self.top + height < hw[0], boxes[:, 3] >= height - near_y),
+            (self.left > 0, boxes[:, 0] < near_x),
+            (self.top > 0, boxes[:, 1] < near_y),
+            (self.left + width < hw[1], boxes[:, 2] > width - near_x),
+            (self.top + height < hw[0], boxes[:, 3] > height - near_y),
         ):
             if is_inner:
                 found |= ends
@@ -180,7 +181,8 @@ def merged(
     """
     boxes, areas = boxes.astype(np.float64), (boxes[:, 2:] - boxes[:, :2]).prod(axis=1, dtype=np.float64)
     places = np.empty(len(boxes), dtype=np.int64)  # in the ranking
-    places[np.argsort(-np.where(cut, _CUT_COUNTS * scores, scores), kind="stable")] = np.arange(len(boxes))
+    strength = np.where(cut, _CUT_COUNTS * scores, scores)
+    places[np.lexsort((-areas, -strength))] = np.arange(len(boxes))
     pairs = [np.zeros((2, 0), dtype=np.int64)]
     for one, other in _meeting(boxes, labels):
         apart = tiles[one] != tiles[other]
