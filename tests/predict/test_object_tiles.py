@@ -183,7 +183,7 @@ def test_of_a_network(name: str, request: pytest.FixtureRequest) -> None:
     for number, one in enumerate(expected):
         corner = np.array([number % 2, number // 2] * 2, dtype=np.float32) * 64
         inside = ((found.boxes >= corner) & (found.boxes <= corner + 64)).all(axis=1)
-        np.testing.assert_array_equal(found[inside].boxes - corner, one.boxes)
+        np.testing.assert_array_equal(found[inside].boxes, one.boxes + corner)
         np.testing.assert_array_equal(found[inside].scores, one.scores)
         if one.masks is not None:
             assert found.masks is not None

@@ -221,8 +221,9 @@ def _meeting(boxes: FloatArray, labels: IntArray) -> Iterator[tuple[IntArray, In
         apart = labels * (boxes[:, axis + 2].max() - boxes[:, axis].min() + 1)  # classes do not meet
         order = np.argsort(boxes[:, axis] + apart, kind="stable")
         ends = np.searchsorted((boxes[:, axis] + apart)[order], (boxes[:, axis + 2] + apart)[order])
-        sweeps.append((ends - np.arange(len(boxes)) - 1, order))
-    counts, order = min(sweeps, key=lambda sweep: int(sweep[0].sum()))
+        sweeps.append((ends - np.arange(len(boxes)) - 1, order, 1 - axis))
+    counts, order, across = min(sweeps, key=lambda sweep: int(sweep[0].sum()))
+    low, high = boxes[order, across], boxes[order, across + 2]
     total = np.concatenate([[0], np.cumsum(counts)])
     start = 0
     while start < len(boxes):
@@ -230,7 +231,6 @@ def _meeting(boxes: FloatArray, labels: IntArray) -> Iterator[tuple[IntArray, In
         own = counts[start:stop]
         first = np.repeat(np.arange(start, stop), own)
         second = np.arange(own.sum()) - np.repeat(total[start:stop] - total[start], own) + first + 1
-        one, other = order[first], order[second]
-        meet = (np.minimum(boxes[one, 2:], boxes[other, 2:]) > np.maximum(boxes[one, :2], boxes[other, :2])).all(axis=1)
-        yield one[meet], other[meet]
+        meet = (low[first] < high[second]) & (low[second] < high[first])
+        yield order[first[meet]], order[second[meet]]
         start = stop
