@@ -127,13 +127,18 @@ def _settings(predictor: ImagePredictor[Any], refine: Refinement) -> dict[str, A
         **predictor.settings,
         "classes": list(refine.classes),
         "thresholds": dict(refine.thresholds),
+        "calibration": None if refine.calibration is None else refine.calibration.fingerprint,
         "min_area": refine.min_area,
         "fill_holes": refine.fill_holes,
     }
 
 
 def _tiling(
-    predictor: ImagePredictor[Any], tile: tuple[int, int] | None, overlap: int | None, full_image: bool, merge: str | None
+    predictor: ImagePredictor[Any],
+    tile: tuple[int, int] | None,
+    overlap: int | None,
+    full_image: bool,
+    merge: str | None,
 ) -> dict[str, Any]:
     """The options of the predictor's call; ConfigError for one of the other kind."""
     found: dict[str, Any] = {} if tile is None and overlap is None else {"tile": tile, "overlap": overlap}

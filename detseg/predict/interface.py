@@ -172,8 +172,8 @@ class ImagePredictor(ABC, Generic[Result]):
         if self.input_step is None:
             height, width = self.input_hw
             raise ConfigError(
-                f"scales: this export takes images of {height} x {width} alone, got a scale of {scale:g}; predict with "
-                f"the checkpoint, or leave it out"
+                f"scales: this model takes images of {height} x {width} alone, got a scale of {scale:g}; take the "
+                f"checkpoint that it was exported from, or leave scales out"
             )
         other, step = copy.copy(self), self.input_step
         height, width = (max(round(side * scale / step), 1) * step for side in self.input_hw)

@@ -11,8 +11,8 @@ CLASSES = ClassTable(("cell", "plate"))
 
 
 def planted_image(hw: tuple[int, int], boxes: list[tuple[int, int, int, int]]) -> UInt8Array:
-    """A black image with rectangles (x1, y1, x2, y2), each in a colour of its own and in the red, green and blue channel
-    in turn, so that two in a row may overlap."""
+    """A black image with rectangles (x1, y1, x2, y2), each in a colour of its own and in the red, green and blue
+    channel in turn, so that two in a row may overlap."""
     image = np.zeros((*hw, 3), dtype=np.uint8)
     for number, (x1, y1, x2, y2) in enumerate(boxes):
         image[y1:y2, x1:x2, number % 3] = 1 + number // 3

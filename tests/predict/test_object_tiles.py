@@ -124,7 +124,9 @@ def test_seams_by_hand() -> None:
     assert found.masks is not None
     assert found.masks.boxes.tolist() == found.boxes.tolist()
     assert predictor.seen == [(40, 40)] * 3
-    assert len(PlantedPredictor()(image, tile=(40, 40), merge="nms")) == 4  # 6 of the 14 columns of the first one are another box
+    assert (
+        len(PlantedPredictor()(image, tile=(40, 40), merge="nms")) == 4
+    )  # 6 of the 14 columns of the first one are another box
 
 
 def test_an_object_longer_than_the_overlap_needs_the_whole_image() -> None:
@@ -165,7 +167,11 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 
 def quadrants(run: TinyRun) -> tuple[UInt8Array, list[UInt8Array]]:
     """A picture of four, and the four."""
-    paths = sorted(path for path in run.data_root.rglob("*val*") if path.suffix in (".png", ".jpg") and "Seg" not in path.parent.name)
+    paths = sorted(
+        path
+        for path in run.data_root.rglob("*val*")
+        if path.suffix in (".png", ".jpg") and "Seg" not in path.parent.name
+    )
     four = [np.array(Image.open(path).convert("RGB").resize((64, 64))) for path in paths[:4]]
     return np.vstack([np.hstack(four[:2]), np.hstack(four[2:])]), four
 

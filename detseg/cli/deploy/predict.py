@@ -6,54 +6,78 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detseg.cli.tool import CHECKPOINT, DEVICES, ToolParser, exit_on_sigterm, score
 from detseg.errors import ConfigError
 
 if TYPE_CHECKING:
+    from detseg.predict import ImagePredictor
     from detseg.predict.outputs import Share
+    from detseg.predict.refine import Refinement
 
 
 def predict(argv: Sequence[str]) -> int:
     """Images → drawn copies and detections, or masks: detseg predict runs/mine images/ --out found/"""
     arguments = _parser().parse_intermixed_args(argv)
 
-    from detseg.predict import load_predictor
     from detseg.predict.files import predict_files
-    from detseg.predict.refine import Refinement, read_thresholds
 
     share = _share()
-    least: float | None = arguments.score
-    thresholds: dict[str, float] = {}
-    if arguments.thresholds is not None:
-        thresholds = read_thresholds(arguments.thresholds)
-        least = min([_or_default(arguments.score), *thresholds.values()])
     with exit_on_sigterm():
-        predictor = load_predictor(arguments.checkpoint, _device(arguments.device, share), least)
-        if arguments.thresholds is not None:  # what is not in the file has the score of all
-            thresholds = dict.fromkeys(predictor.classes.names, _or_default(arguments.score)) | thresholds
+        predictor, refine = _opened(arguments, _device(arguments.device, share))
         done = predict_files(
             predictor,
             arguments.images,
             arguments.out,
             tile=arguments.tile and tuple(arguments.tile),
             overlap=arguments.overlap,
+            full_image=arguments.full_image,
+            merge=arguments.merge,
             formats=arguments.format,
             mask_values=arguments.mask_values,
             batch_size=arguments.batch_size,
             pictures=not arguments.no_pictures,
-            refine=Refinement(arguments.classes, thresholds, arguments.min_area, arguments.fill_holes),
+            refine=refine,
             overwrite=arguments.overwrite,
             resume=arguments.resume,
-            model_id=_checksum(arguments.checkpoint),
+            model_id="+".join(map(_checksum, [arguments.checkpoint, *arguments.members])),
             share=share,
         )
     return int(bool(done.passed_over) and share.rank == 0)
 
 
+def _opened(arguments: argparse.Namespace, device: str) -> tuple[ImagePredictor[Any], Refinement]:
+    """The predictor of all models, which finds all that is not below its final threshold, and what is kept of that."""
+    from detseg.predict import ensemble, load_predictor
+    from detseg.predict.refine import Refinement, read_calibration, read_thresholds
+
+    if arguments.thresholds is not None and arguments.calibration is not None:
+        raise ConfigError(
+            "--thresholds are of scores that are not calibrated; leave them out, and say with --score how often what is "
+            "kept has to be right, or leave out --calibration"
+        )
+    least: float | None = arguments.score
+    thresholds: dict[str, float] = {}
+    calibration = None if arguments.calibration is None else read_calibration(arguments.calibration)
+    if arguments.thresholds is not None:
+        thresholds = read_thresholds(arguments.thresholds)
+        least = min([_or_default(arguments.score), *thresholds.values()])
+    if calibration is not None:
+        least = calibration.lowest(_or_default(arguments.score))
+    models = [load_predictor(path, device, least) for path in (arguments.checkpoint, *arguments.members)]
+    predictor = models[0]
+    if len(models) > 1 or arguments.flips or arguments.scales:
+        predictor = ensemble(models, flips=arguments.flips, scales=arguments.scales or (1.0,))
+    if arguments.thresholds is not None or calibration is not None:  # what is not in the file has the score of all
+        thresholds = dict.fromkeys(predictor.classes.names, _or_default(arguments.score)) | thresholds
+    kept = arguments.classes, thresholds, arguments.min_area, arguments.fill_holes
+    return predictor, Refinement(*kept, calibration)
+
+
 def _parser() -> ToolParser:
     from detseg.predict import EXPORT_FORMATS, MAP_FORMATS, MASK_VALUES
+    from detseg.predict.tiles.objects import MERGES
     from detseg.structures import SCORE_THRESHOLD
 
     parser = ToolParser(
@@ -80,6 +104,9 @@ def _parser() -> ToolParser:
         "--classes", type=_names, action="extend", default=[], metavar="NAME[,NAME]", help="only these"
     )
 
+    right = "replace scores by how often what has them is right: calibration.json of `detseg report`"
+    objects.add_argument("--calibration", type=Path, metavar="FILE", help=right)
+
     cleaning = parser.add_argument_group("cleaning of masks and label maps")
     specks = "drop regions of fewer pixels; those of label maps take the label around them"
     cleaning.add_argument("--min-area", type=_number(0), default=0, metavar="PX", help=specks)
@@ -95,11 +122,25 @@ def _parser() -> ToolParser:
     values = "label maps: with labels 0, 1, 2, ..., or the values of the training's masks (labels)"
     written.add_argument("--mask-values", choices=MASK_VALUES, help=values)
 
-    tiles = parser.add_argument_group("segmentation: large images")
+    tiles = parser.add_argument_group("large images")
     tile = "look at images in tiles of this size in pixels, unscaled (scaled to the input size)"
     tiles.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help=tile)
-    overlap = "pixels that neighbouring tiles have in common at least (half a tile)"
+    overlap = "pixels that neighbouring tiles have in common at least (label maps: half a tile, detectors: a quarter)"
     tiles.add_argument("--overlap", type=int, metavar="N", help=overlap)
+    full = "detectors: look at the whole image, too, for objects larger than the overlap"
+    tiles.add_argument("--full-image", action="store_true", help=full)
+    merge = "detectors: by what overlap boxes of two tiles are one object (ios)"
+    tiles.add_argument("--merge", choices=MERGES, help=merge)
+
+    several = parser.add_argument_group("several predictions of an image, made into one")
+    members = "more models with the same classes, checkpoints or exports"
+    several.add_argument(
+        "--with", type=Path, nargs="+", action="extend", default=[], dest="members", metavar="MODEL", help=members
+    )
+    flips = "see images flipped, too: horizontal, vertical, or both with a comma"
+    several.add_argument("--flips", type=_names, default=[], metavar="NAME[,NAME]", help=flips)
+    scales = "see images at several scales of the input size, such as 1,1.25 (1)"
+    several.add_argument("--scales", type=_scales, metavar="X[,X]", help=scales)
     return parser
 
 
@@ -109,6 +150,13 @@ def _either(names: Sequence[str]) -> str:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
+
+
+def _scales(text: str) -> list[float]:
+    try:
+        return [float(scale) for scale in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas, such as 1,1.25, got {text!r}") from error
 
 
 def _formats(known: Sequence[str]) -> Callable[[str], list[str]]:

@@ -131,7 +131,9 @@ class MapEnsemble(MapPredictor):
         """(B, h, w, 3) uint8 → (B, C, h, w) float32 log-probabilities. DetsegError: some logits are NaN or infinite.
         ConfigError: there are scales."""
         if self._settings["scales"] != [1.0]:
-            raise ConfigError("scales: label maps in tiles are seen at the image's own scale; leave out scales, or tile")
+            raise ConfigError(
+                "scales: label maps in tiles are seen at the image's own scale; leave out scales, or tile"
+            )
         found: Float32Array | None = None
         for view in self.views:
             logits = flipped(view.predictor.logits(flipped(images, view.flip, 1)), view.flip, 2)
@@ -177,8 +179,12 @@ def _check(
             raise ConfigError(f"predictors: {_difference(first.classes, other.classes, number)}")
         if other.value_range != first.value_range:
             what = f"model 1 reads {first.value_range}, model {number} {other.value_range}"
-            raise ConfigError(f"predictors: images of more than 8 bits are read differently ({what}); take models alike")
-    if weights is not None and (len(weights) != len(predictors) or not all(0 < weight < math.inf for weight in weights)):
+            raise ConfigError(
+                f"predictors: images of more than 8 bits are read differently ({what}); take models alike"
+            )
+    if weights is not None and (
+        len(weights) != len(predictors) or not all(0 < weight < math.inf for weight in weights)
+    ):
         raise ConfigError(f"weights: expected {len(predictors)} numbers above 0, one a predictor, got {list(weights)}")
     if not set(flips) <= set(FLIPS) or len(set(flips)) < len(flips):
         raise ConfigError(f"flips: expected {', '.join(FLIPS)} or both, each once, got {', '.join(map(str, flips))}")

@@ -1,9 +1,9 @@
-"""Weighted boxes fusion (Solovyev, Wang and Gabruseva 2021, "Weighted boxes fusion: Ensembling boxes from different object
-detection models", section 3), and the masks of what is fused.
+"""Weighted boxes fusion (Solovyev, Wang and Gabruseva 2021, "Weighted boxes fusion: Ensembling boxes from different
+object detection models", section 3), and the masks of what is fused.
 
-Boxes of all members, best score first, join the cluster whose fused box they overlap most, or begin one. The fused box of
-a cluster is the mean of its boxes, weighted by their scores; its score is their mean, times T / N where a cluster has
-only T boxes from N members. So what one member alone finds scores less.
+Boxes of all members, best score first, join the cluster whose fused box they overlap most, or begin one. The fused box
+of a cluster is the mean of its boxes, weighted by their scores; its score is their mean, times T / N where a cluster
+has only T boxes from N members. So what one member alone finds scores less.
 
 Letters for dimensions: N members, D boxes of all of them, K clusters, H and W pixels of the image.
 """
@@ -114,15 +114,14 @@ def fuse_detections(
     fused = fuse_boxes(*columns, len(members), float(sum(weights)))
     final = np.minimum(fused.scores, 1.0).astype(np.float32)
     kept = np.flatnonzero(final >= score_threshold)
-    all_masks = [found.masks for found in members]
     masks = None
-    if given := [masks for masks in all_masks if masks is not None]:
-        if len(given) == len(members):
-            hw, counts = given[0].hw, [one for masks in given for one in masks.counts]
-            clusters = [there[fused.clusters[i]] for i in kept.tolist()]
-            votes = scores * of_box
-            fused_masks = [_majority(InstanceMasks(hw, tuple(counts[i] for i in own)), votes[own]) for own in clusters]
-            masks = InstanceMasks(hw, tuple(fused_masks))
+    given = [found.masks for found in members if found.masks is not None]
+    if len(given) == len(members):
+        counts, votes = [one for own in given for one in own.counts], scores * of_box
+        clusters = [there[fused.clusters[i]] for i in kept.tolist()]
+        hw = given[0].hw
+        parts = [_majority(InstanceMasks(hw, tuple(counts[i] for i in own)), votes[own]) for own in clusters]
+        masks = InstanceMasks(hw, tuple(parts))
     return Detections(fused.boxes[kept].astype(np.float32), final[kept], fused.labels[kept], classes, masks)
 
 

@@ -1,5 +1,5 @@
-"""Objects in large images by overlapping tiles, each object counted once (after Akyon, Altinuc and Temizel 2022, "Slicing
-Aided Hyper Inference").
+"""Objects in large images by overlapping tiles, each object counted once (after Akyon, Altinuc and Temizel 2022,
+"Slicing Aided Hyper Inference and Fine-Tuning for Small Object Detection").
 
 A tile is seen as an image of its own. An object that is no longer than the overlap lies whole in one tile at least; in
 others it may be cut, which is told by its box: it ends at an edge of the tile that is none of the image (within a
@@ -10,8 +10,8 @@ different tiles are the same object
 - if one is cut: where most of it lies in the other one. Of a large object that is cut little lies in a small one;
 - if both are cut: where most of the smaller one lies in the other one (``ios``: intersection over the smaller area).
 
-Of the same object the better score stays, where that of a cut box counts half; of equal ones the larger box. Boxes of one tile are never compared: the
-model's own NMS has done so, and what it keeps apart are two objects.
+Of the same object the better score stays, where that of a cut box counts half; of equal ones the larger box. Boxes of
+one tile are never compared: the model's own NMS has done so, and what it keeps apart are two objects.
 
 Letters for dimensions: N boxes, H and W pixels of the image, h and w pixels of a tile.
 """

@@ -82,7 +82,9 @@ def scene(seed: int, num_members: int, ties: bool) -> list[tuple[Any, Any, Any]]
         empty = member == 1 and rng.random() < 0.5
         own = [] if empty else [row for row in rows if rng.random() < 0.6]
         if not ties:
-            own = [(box + rng.uniform(-9, 9, 4).clip(-box[0] / 2, 9), rng.uniform(0.01, 1), label) for box, _, label in own]
+            own = [
+                (box + rng.uniform(-9, 9, 4).clip(-box[0] / 2, 9), rng.uniform(0.01, 1), label) for box, _, label in own
+            ]
         columns = zip(*own, strict=True) if own else ([], [], [])
         boxes, scores, labels = (np.array(column) for column in columns)
         members.append((boxes.reshape(-1, 4).clip(0, SIDE), scores.astype(float), labels.astype(np.int64)))
