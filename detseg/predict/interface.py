@@ -29,7 +29,7 @@ from detseg.ops.letterbox import Letterbox
 from detseg.predict.results import Detections, SegmentationMap
 from detseg.predict.tiles.cuts import Tiling
 from detseg.predict.tiles.maps import label_tiles
-from detseg.predict.tiles.objects import DEFAULT_OVERLAP, MERGES, Merge, find_in_tiles
+from detseg.predict.tiles.objects import DEFAULT_OVERLAP, Merge, find_in_tiles
 from detseg.structures import SCORE_THRESHOLD, ClassTable, Float32Array, UInt8Array
 
 logger = logging.getLogger("detseg")
@@ -300,8 +300,8 @@ class ObjectPredictor(ImagePredictor[Detections]):
     ) -> list[Detections]:
         if tile is not None:
             tiling = Tiling.of(tile, overlap, default=DEFAULT_OVERLAP)
-            how = merge or MERGES[0]
-            return [find_in_tiles(image, tiling, self._predict, batch_size, full_image, how) for image in images]
+            options = (batch_size, full_image, merge or "ios")
+            return [find_in_tiles(image, tiling, self._predict, *options) for image in images]
         if overlap is not None or full_image or merge is not None:
             raise ConfigError(
                 "overlap, full_image, merge: belong to tiles; give tile=(height, width) too, or leave them out"

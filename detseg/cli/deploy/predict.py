@@ -54,8 +54,8 @@ def _opened(arguments: argparse.Namespace, device: str) -> tuple[ImagePredictor[
 
     if arguments.thresholds is not None and arguments.calibration is not None:
         raise ConfigError(
-            "--thresholds are of scores that are not calibrated; leave them out, and say with --score how often what is "
-            "kept has to be right, or leave out --calibration"
+            "--thresholds are of scores that are not calibrated; leave out --calibration, or them: --score then says "
+            "how often what is kept has to be right"
         )
     least: float | None = arguments.score
     thresholds: dict[str, float] = {}
@@ -76,8 +76,7 @@ def _opened(arguments: argparse.Namespace, device: str) -> tuple[ImagePredictor[
 
 
 def _parser() -> ToolParser:
-    from detseg.predict import EXPORT_FORMATS, MAP_FORMATS, MASK_VALUES
-    from detseg.predict.tiles.objects import MERGES
+    from detseg.predict import EXPORT_FORMATS, MAP_FORMATS, MASK_VALUES, MERGES
     from detseg.structures import SCORE_THRESHOLD
 
     parser = ToolParser(
