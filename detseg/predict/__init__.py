@@ -18,7 +18,6 @@ __all__ = [
     "EXPORT_FORMATS",
     "MAP_FORMATS",
     "MASK_VALUES",
-    "MERGES",
     "Detections",
     "ImageLike",
     "ImagePredictor",
@@ -36,7 +35,6 @@ __all__ = [
 EXPORT_FORMATS = ("coco", "voc", "yolo", "labelme", "cvat", "csv", "geojson")
 """The formats that detections are written in, the first by default."""
 MAP_FORMATS = ("csv",)  # what may be written of label maps, beside the maps themselves
-MERGES = ("ios", "nms")  # how boxes of different tiles are compared, the first by default
 MASK_VALUES = ("labels", "source")  # what the pixels of written masks are, the first by default
 
 

@@ -74,8 +74,7 @@ def predict_files(
         sources: images and folders.
         out: folder for the drawn copies, which keep the names (and subfolders) of the images; small ones are enlarged.
             Label maps are in ``masks/`` (indexed PNGs, names and subfolders kept), with ``classes.json``.
-        tile, overlap: large images in tiles, as the predictor takes them.
-        full_image, merge: of a detector's tiles, as its predictor takes them.
+        tile, overlap, full_image, merge: large images in tiles, as the predictor takes them.
         formats: of a detector some of ``EXPORT_FORMATS``, None: ``coco``; of a segmentation model of ``MAP_FORMATS``.
         mask_values: of a segmentation model: ``labels`` (None is the same), or ``source``, which writes ``masks/`` with
             the value that each class had in the masks of the training, so that they can be read with its settings.

@@ -76,7 +76,7 @@ def _opened(arguments: argparse.Namespace, device: str) -> tuple[ImagePredictor[
 
 
 def _parser() -> ToolParser:
-    from detseg.predict import EXPORT_FORMATS, MAP_FORMATS, MASK_VALUES, MERGES
+    from detseg.predict import EXPORT_FORMATS, MAP_FORMATS, MASK_VALUES
     from detseg.structures import SCORE_THRESHOLD
 
     parser = ToolParser(
@@ -121,6 +121,13 @@ def _parser() -> ToolParser:
     values = "label maps: with labels 0, 1, 2, ..., or the values of the training's masks (labels)"
     written.add_argument("--mask-values", choices=MASK_VALUES, help=values)
 
+    _add_tiles_and_members(parser)
+    return parser
+
+
+def _add_tiles_and_members(parser: ToolParser) -> None:
+    from detseg.predict.tiles.objects import MERGES
+
     tiles = parser.add_argument_group("large images")
     tile = "look at images in tiles of this size in pixels, unscaled (scaled to the input size)"
     tiles.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help=tile)
@@ -140,7 +147,6 @@ def _parser() -> ToolParser:
     several.add_argument("--flips", type=_names, default=[], metavar="NAME[,NAME]", help=flips)
     scales = "see images at several scales of the input size, such as 1,1.25 (1)"
     several.add_argument("--scales", type=_scales, metavar="X[,X]", help=scales)
-    return parser
 
 
 def _either(names: Sequence[str]) -> str:

@@ -92,8 +92,7 @@ def report(
         explain: of a detector, gives more sections. Both are called once no mistake is left that can be known before.
 
     Returns:
-        The page. Beside it are ``errors.csv``, ``suspects.csv`` and, of detectors, ``thresholds.json`` and
-        ``calibration.json``.
+        The page; tables are beside it.
 
     Raises:
         DetsegError: the checkpoint or its data is missing or wrong, or the folder cannot be written.

@@ -21,20 +21,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from detseg.errors import ConfigError
 from detseg.ops.letterbox import PAD_VALUE
 from detseg.ops.masks import encode_part
-from detseg.predict import MERGES
 from detseg.predict.results import Detections
 from detseg.predict.tiles.cuts import Tiling, starts_of
 from detseg.structures import BoolArray, Float32Array, FloatArray, InstanceMasks, IntArray, UInt8Array
 
 Merge = Literal["ios", "nms"]
-"""How boxes of different tiles are compared; ``nms``: all by IoU."""
+MERGES: tuple[Merge, ...] = get_args(Merge)
+"""How boxes of different tiles are compared, the first by default; ``nms``: all by IoU."""
 
 DEFAULT_OVERLAP = 4
 """What the sides of a tile are divided by: a quarter costs 1.8 times the pixels of the image, a half 4 times."""
@@ -92,7 +92,7 @@ def find_in_tiles(
         predict: tiles (h, w, 3) uint8 → what is found in each, in its pixels.
         batch_size: how many tiles ``predict`` gets at a time.
         full_image: ``predict`` sees the whole image, too; what it finds counts where it is in no tile whole.
-        merge: see ``Merge``.
+        merge: see ``MERGES``.
 
     Raises:
         ConfigError: another word for ``merge``.
@@ -177,7 +177,7 @@ def merged(
         scores, labels: (N,).
         tiles: (N,) the tile of each; boxes of one tile are different objects.
         cut: (N,) whether the tile's edge cuts the object.
-        merge: see ``Merge``.
+        merge: see ``MERGES``.
     """
     boxes, areas = boxes.astype(np.float64), (boxes[:, 2:] - boxes[:, :2]).prod(axis=1, dtype=np.float64)
     places = np.empty(len(boxes), dtype=np.int64)  # in the ranking
