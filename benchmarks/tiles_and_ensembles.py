@@ -20,6 +20,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ from detseg.evaluation.run import evaluation_config, open_split_for
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.ops.letterbox import PAD_VALUE
 from detseg.predict import Detections, ensemble, load_predictor
+from detseg.predict.combine.views import Flip
 from detseg.predict.refine import ScoreCalibration
 from detseg.predict.tiles.cuts import starts_of
-from detseg.structures import FloatArray, ImageAnnotations, UInt8Array
+from detseg.structures import FloatArray, ImageAnnotations, IntArray, UInt8Array
 
 HW = (4000, 6000)
 TILE = (480, 640)  # the size of BCCD's images
@@ -94,7 +96,7 @@ def large_image(run: Path) -> None:
     _row("image by image", _pasted(every), dataset, corners, _seams(120), f"{taken:.1f} | -")
     for overlap, merge in ((0, "ios"), (80, "ios"), (120, "ios"), (160, "ios"), (240, "ios"), (120, "nms")):
         begin = time.perf_counter()
-        found, peak = _growth(lambda o=overlap, m=merge: predictor(image, 4, tile=TILE, overlap=o, merge=m))
+        found, peak = _growth(partial(predictor, image, 4, tile=TILE, overlap=overlap, merge=merge))
         taken = time.perf_counter() - begin
         numbers = f"{taken:.1f} | {peak / 2**20:.0f} MB"
         _row(f"tiles, overlap {overlap}, {merge}", found, dataset, corners, _seams(overlap), numbers)
@@ -120,7 +122,7 @@ def _row(
     centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
     counts = np.zeros(3, dtype=np.int64)
     for i, (x, y) in enumerate(corners):
-        inside = ((centres >= (x, y)) & (centres < (x + TILE[1], y + TILE[0]))).all(axis=1)
+        inside: Any = ((centres >= (x, y)) & (centres < (x + TILE[1], y + TILE[0]))).all(axis=1)
         own = found[inside]
         own = Detections(own.boxes - np.array([x, y, x, y], np.float32), own.scores, own.labels, own.classes)
         evaluator.update(dataset.image_id(i), own, dataset.annotations(i))
@@ -147,7 +149,7 @@ def _seams(overlap: int) -> tuple[FloatArray, FloatArray]:
 
 def _times(
     found: Detections, truth: ImageAnnotations, corner: tuple[int, int], seams: tuple[FloatArray, FloatArray]
-) -> FloatArray:
+) -> IntArray:
     """How many objects that a seam cuts are found once, more often, and not: by detections of their class of which
     most lies in the object and no other one holds more."""
     boxes = truth.boxes + np.array([*corner, *corner])
@@ -225,14 +227,16 @@ def calibrated(runs: Sequence[Path]) -> None:
         ranked, names = _ranked(predictor, opened(run, "val")), predictor.classes.names
         content = calibration_file(ranked, names, 0.5)
         calibrate = ScoreCalibration(content["classes"], content["other classes"])
-        errors = [
-            calibration(
-                *(np.concatenate([getattr(one, what) for one in own]) for what in ("scores", "right")), 0.1
-            ).error
-            for own in (_ranked(predictor, opened(run)), _ranked(lambda x: calibrate(predictor(x)), opened(run)))  # noqa: B023  # used at once
-        ]
+        own = opened(run)
+        errors = [_calibration_error(predictor, own), _calibration_error(lambda x: calibrate(predictor(x)), own)]  # noqa: B023  # used at once
         print(f"| {run.name} | {errors[0]:.3f} | {errors[1]:.3f} |", flush=True)
     print()
+
+
+def _calibration_error(predict: Callable[[Any], Detections], dataset: DetectionDataset) -> float:
+    ranked = _ranked(predict, dataset)
+    scores = np.concatenate([one.scores for one in ranked])
+    return calibration(scores, np.concatenate([one.right for one in ranked]), 0.1).error
 
 
 def _ranked(predict: Callable[[Any], Detections], dataset: DetectionDataset) -> list[Ranked]:
@@ -264,7 +268,7 @@ def combined(
     dataset = opened(runs[0])
     members: list[Any] = [load_predictor(run, "cpu", 0.0 if metric == "AP" else None) for run in runs]
     rows: dict[str, Any] = {run.name: member for run, member in zip(runs, members, strict=True)}
-    flip = ("horizontal",)
+    flip: tuple[Flip, ...] = ("horizontal",)
     rows |= {f"{run.name}, flipped": ensemble([one], None, flip) for run, one in zip(runs, members, strict=True)}
     for own in scales:
         name = ", ".join(f"{scale:g}" for scale in own)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -43,7 +43,8 @@ class ScoreCalibration:
         scores, names = found.scores.copy(), np.array(found.names, dtype=np.str_)
         for name in dict.fromkeys(found.names):
             own = names == name
-            scores[own] = np.interp(found.scores[own], *zip(*self.classes.get(name, self.others), strict=True))
+            corners = np.array(self.classes.get(name, self.others), dtype=np.float64)
+            scores[own] = np.interp(found.scores[own], corners[:, 0], corners[:, 1])
         return replace(found, scores=scores)[np.argsort(-scores, kind="stable")]
 
     def lowest(self, fraction: float) -> float:
@@ -156,16 +157,16 @@ def read_thresholds(path: Path) -> dict[str, float]:
 def read_calibration(path: Path) -> ScoreCalibration:
     """The ``calibration.json`` of a report. DataError: it is missing, or no such file."""
     content = _read_json(path)
-    classes, others = (
-        (content.get(key) for key in ("classes", "other classes")) if isinstance(content, dict) else (0, 0)
-    )
+    entries: dict[str, Any] = content if isinstance(content, dict) else {}
+    classes: Any = entries.get("classes")
+    others: Any = entries.get("other classes")
     if not isinstance(classes, dict) or not all(map(_is_monotone, (*classes.values(), others))):
         what = "expected corners (score, fraction right) that ascend from 0 to 1, as `detseg report` writes them"
         raise DataError(f"{path}: {what}, got {shown(content)}")
     return ScoreCalibration(classes, others)
 
 
-def _is_monotone(corners: object) -> bool:
+def _is_monotone(corners: Any) -> bool:
     if not isinstance(corners, list) or not corners:
         return False
     if not all(isinstance(one, list) and len(one) == 2 and all(map(_is_score, one)) for one in corners):
