@@ -2,7 +2,8 @@
 
     python -m benchmarks.tiles_and_ensembles --detectors runs/yolo runs/rcnn --segmenters runs/unet_a runs/unet_b
 
-The runs are of BCCD (`configs/yolo_bccd.yaml`) and of CamVid; all numbers are of the test split, and are printed.
+The runs are of BCCD (`configs/yolo_bccd.yaml`), judged on its test split, and of CamVid, judged on val, since the small
+set has no other one. All numbers are printed.
 
 - A 6000 x 4000 image, pasted from BCCD's 72 test images: AP in tiles beside AP image by image. Tiles as large as the
   images are scaled as these are. What the edge of an image cuts is no longer alone there, so that even a perfect
@@ -61,9 +62,9 @@ def main() -> None:
     if arguments.detectors:
         large_image(arguments.detectors[0])
         calibrated(arguments.detectors)
-        combined(arguments.detectors, "AP", _score_boxes, ((1.0, 1.25), (0.75, 1.0, 1.25)))
+        combined(arguments.detectors, "AP", "test", _score_boxes, ((1.0, 1.25), (0.75, 1.0, 1.25)))
     if arguments.segmenters:
-        combined(arguments.segmenters, "mIoU", _score_maps, ((1.0, 1.25),))
+        combined(arguments.segmenters, "mIoU", "val", _score_maps, ((1.0, 1.25),))
 
 
 def opened(run: Path, split: Split = "test") -> Any:
@@ -261,11 +262,12 @@ def _score_maps(predictor: Any, dataset: Any) -> dict[str, float]:
 def combined(
     runs: Sequence[Path],
     metric: str,
+    split: Split,
     score: Callable[[Any, Any], dict[str, float]],
     scales: Sequence[tuple[float, ...]],
 ) -> None:
     """The score of each member, of it with flips and scales, and of all together."""
-    dataset = opened(runs[0])
+    dataset = opened(runs[0], split)
     members: list[Any] = [load_predictor(run, "cpu", 0.0 if metric == "AP" else None) for run in runs]
     rows: dict[str, Any] = {run.name: member for run, member in zip(runs, members, strict=True)}
     flip: tuple[Flip, ...] = ("horizontal",)
@@ -278,7 +280,7 @@ def combined(
         rows[names] = ensemble(members[:number])
         rows[f"{names}, flipped"] = ensemble(members[:number], None, flip)
     first = score(members[0], dataset)
-    print(f"| {len(dataset)} test images | {' | '.join(first)} | ms an image |\n|{'---|' * (len(first) + 2)}")
+    print(f"| {len(dataset)} images of {split} | {' | '.join(first)} | ms an image |\n|{'---|' * (len(first) + 2)}")
     for name, predictor in rows.items():
         begin = time.perf_counter()
         numbers = score(predictor, dataset)

@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from detseg.errors import ConfigError
-from detseg.predict import Detections, load_predictor
+from detseg.predict import Detections, Predictor, load_predictor
 from detseg.predict.tiles.cuts import starts_of
 from detseg.predict.tiles.objects import merged
 from detseg.structures import UInt8Array
+from tests.predict.networks import CLASSES, FoundMasks, noise
 from tests.predict.planted import PlantedPredictor, planted_image
 from tests.tiny import TinyRun
 
@@ -165,35 +167,30 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
         PlantedPredictor()(np.zeros((40, 40, 3), dtype=np.uint8), **options)
 
 
-def quadrants(run: TinyRun) -> tuple[UInt8Array, list[UInt8Array]]:
-    """A picture of four, and the four."""
-    paths = sorted(
-        path
-        for path in run.data_root.rglob("*val*")
-        if path.suffix in (".png", ".jpg") and "Seg" not in path.parent.name
-    )
-    four = [np.array(Image.open(path).convert("RGB").resize((64, 64))) for path in paths[:4]]
-    return np.vstack([np.hstack(four[:2]), np.hstack(four[2:])]), four
-
-
-@pytest.mark.parametrize("name", ["tiny_run", "tiny_instances"])
-def test_of_a_network(name: str, request: pytest.FixtureRequest) -> None:
-    run: TinyRun = request.getfixturevalue(name)
-    predictor: Any = load_predictor(run.run_dir, "cpu", 0.1)
-    image, four = quadrants(run)
+@pytest.mark.parametrize("name", ["yolo", "masks"])
+def test_of_a_network(name: str, tiny_run: TinyRun) -> None:
+    """A picture of four: tiles that lie on them are these four."""
+    if name == "yolo":
+        paths = sorted((tiny_run.data_root / "JPEGImages").glob("val*.png"))[:4]
+        four = [np.array(Image.open(path).convert("RGB").resize((64, 64))) for path in paths]
+        predictor: Any = load_predictor(tiny_run.run_dir, "cpu", 0.1)
+    else:
+        regions = torch.tensor([[10.0, 20, 50, 44], [-12.5, 3, 34, 40], [60, 30, 90, 80]])
+        four, predictor = [noise(64, 96)] * 4, Predictor(FoundMasks(regions).eval(), CLASSES, (64, 96))
+    image: UInt8Array = np.vstack([np.hstack(four[:2]), np.hstack(four[2:])])
+    tile = four[0].shape[:2]
     for one in four:
-        assert_same(predictor(one, tile=(64, 64)), predictor(one))
-    (found,) = predictor.stream([image], tile=(64, 64), overlap=0)
+        assert_same(predictor(one, tile=tile), predictor(one))
+    (found,) = predictor.stream([image], tile=tile, overlap=0)
     expected = [predictor(one) for one in four]
     assert len(found) == sum(map(len, expected)) > 4
     for number, one in enumerate(expected):
-        corner = np.array([number % 2, number // 2] * 2, dtype=np.float32) * 64
-        inside = ((found.boxes >= corner) & (found.boxes <= corner + 64)).all(axis=1)
+        y, x = number // 2 * tile[0], number % 2 * tile[1]
+        corner = np.array([x, y, x, y], dtype=np.float32)
+        inside = ((found.boxes >= corner) & (found.boxes <= corner + np.tile(tile[::-1], 2))).all(axis=1)
         np.testing.assert_array_equal(found[inside].boxes, one.boxes + corner)
         np.testing.assert_array_equal(found[inside].scores, one.scores)
         if one.masks is not None:
-            assert found.masks is not None
-            x, y = corner[:2].astype(int)
             dense = found[inside].masks.dense()
-            np.testing.assert_array_equal(dense[:, y : y + 64, x : x + 64], one.masks.dense())
-            assert dense.sum() == one.masks.areas.sum()
+            np.testing.assert_array_equal(dense[:, y : y + tile[0], x : x + tile[1]], one.masks.dense())
+            assert dense.sum() == one.masks.areas.sum() > 0
