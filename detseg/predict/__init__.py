@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from detseg.predict.combine.ensemble import ensemble
     from detseg.predict.interface import ImageLike, ImagePredictor, MapPredictor, ObjectPredictor, to_array
     from detseg.predict.load import find_device, load_predictor
     from detseg.predict.predictor import Predictor, SegmentationPredictor
@@ -28,6 +29,7 @@ __all__ = [
     "SegmentationMap",
     "SegmentationPredictor",
     "Video",
+    "ensemble",
     "find_device",
     "load_predictor",
     "open_video",
@@ -46,6 +48,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("Detections", "SegmentationMap"):
         from detseg.predict import results as module
+    elif name == "ensemble":
+        from detseg.predict.combine import ensemble as module
     elif name in ("find_device", "load_predictor"):
         from detseg.predict import load as module
     elif name in ("Frame", "Video", "open_video"):

@@ -50,8 +50,6 @@ def predict_files(
     sources: Sequence[Path | str],
     out: Path,
     *,
-    tile: tuple[int, int] | None = None,
-    overlap: int | None = None,
     formats: Sequence[str] | None = None,
     mask_values: str | None = None,
     batch_size: int = 1,
@@ -62,6 +60,7 @@ def predict_files(
     model_id: str = "",
     share: Share = _ALONE,
     allow_network: bool = False,
+    **options: Any,
 ) -> RunSummary:
     """Predict for every image; draw what is found, and write it in files for other programs.
 
@@ -73,7 +72,6 @@ def predict_files(
         sources: images, folders, patterns, ZIP files, addresses of images, see ``find_sources``.
         out: folder for the drawn copies, which keep the names (and subfolders) of the images; small ones are enlarged.
             Label maps are in ``masks/`` (indexed PNGs, names and subfolders kept), with ``classes.json``.
-        tile, overlap: of a segmentation model, as its predictor has them.
         formats: of a detector some of ``EXPORT_FORMATS``, None: ``coco``; of a segmentation model of ``MAP_FORMATS``.
         mask_values: of a segmentation model: ``labels`` (None is the same), or ``source``, which writes ``masks/`` with
             the value that each class had in the masks of the training, so that they can be read with its settings.
@@ -85,22 +83,22 @@ def predict_files(
         model_id: what tells the model from others, such as a checksum; only a run of the same one is resumed.
         share: the part of this process, where several do a run together.
         allow_network: whether images may be downloaded from addresses.
+        options: of the predictor's call, such as ``tile``.
 
     Raises:
         DetsegError: no images, an option that is not for this kind of model, an output that would overwrite an input,
             results of another run; after all else is done, images that cannot be read (``unreadable.txt`` lists them).
     """
-    tiling: dict[str, Any] = {} if tile is None and overlap is None else {"tile": tile, "overlap": overlap}
-    output = _open_output(predictor, out, bool(tiling), formats, mask_values, refine)
+    output = _open_output(predictor, out, formats, mask_values, refine)
     passed_over: list[Path] = []
     images = [ImageFile(i, *at) for i, at in enumerate(find_sources(sources, passed_over, allow_network), start=1)]
     copies = _drawn_copies(images, out, pictures)
-    settings = _settings(predictor, refine) | tiling
+    settings = _settings(predictor, refine) | options
     settings |= {"model": model_id, "mask_values": mask_values, "batch_size": batch_size, "pictures": pictures}
     with Journal(out, images, settings, share, batch_size) as journal:
         _check_files(output, images, copies, overwrite or (resume and journal.exists()))
         journal.open(resume, overwrite)
-        _do(FileRun(predictor, images, output, journal, share, batch_size, copies, refine, tiling), journal)
+        _do(FileRun(predictor, images, output, journal, share, batch_size, copies, refine, options), journal)
     if share.rank == 0:
         _list_unreadable(journal.errors, len(images), out / UNREADABLE)
     return RunSummary(len(images), tuple(passed_over))
@@ -123,9 +121,10 @@ def _settings(predictor: ImagePredictor[Any], refine: Refinement) -> dict[str, A
     """What results depend on; formats are not among it, since they are written from the results."""
     return {
         "classes of the model": list(predictor.classes.names),
-        "score": getattr(predictor, "score_threshold", None),
+        **predictor.settings,
         "classes": list(refine.classes),
         "thresholds": dict(refine.thresholds),
+        "calibration": None if refine.calibration is None else refine.calibration.fingerprint,
         "min_area": refine.min_area,
         "fill_holes": refine.fill_holes,
     }
@@ -134,7 +133,6 @@ def _settings(predictor: ImagePredictor[Any], refine: Refinement) -> dict[str, A
 def _open_output(
     predictor: ImagePredictor[Any],
     out: Path,
-    tiled: bool,
     formats: Sequence[str] | None,
     mask_values: str | None,
     refine: Refinement,
@@ -142,8 +140,6 @@ def _open_output(
     """What writes for the kind of predictor; ConfigError for an option of the other kind."""
     refine.check(predictor.classes, isinstance(predictor, ObjectPredictor))
     if isinstance(predictor, ObjectPredictor):
-        if tiled:
-            raise ConfigError("tile and overlap are for segmentation models, and this is a detector; leave them out")
         if mask_values is not None:
             raise ConfigError("mask_values are for segmentation models, and this is a detector; leave them out")
         score = None if refine.thresholds else predictor.score_threshold

@@ -8,14 +8,15 @@ Letters for dimensions: B images, C classes, H and W pixels of an image, h and w
 
 from __future__ import annotations
 
+import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Generic, Literal, TypeAlias, TypedDict, TypeVar, Unpack, get_args, overload
+from types import MappingProxyType
+from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,9 @@ from detseg.errors import ConfigError, DataError, DetsegError
 from detseg.messages import printable, shown
 from detseg.ops.letterbox import Letterbox
 from detseg.predict.results import Detections, SegmentationMap
-from detseg.predict.tiles import Tiling, label_tiles
+from detseg.predict.tiles.cuts import Tiling
+from detseg.predict.tiles.maps import label_tiles
+from detseg.predict.tiles.objects import DEFAULT_OVERLAP, Merge, find_in_tiles
 from detseg.structures import SCORE_THRESHOLD, ClassTable, Float32Array, UInt8Array
 
 logger = logging.getLogger("detseg")
@@ -41,6 +44,8 @@ ImageLike: TypeAlias = str | Path | npt.NDArray[np.uint8] | Image.Image | ImageB
 
 OnError: TypeAlias = Literal["raise", "skip", "return"]
 """What becomes of an image that cannot be read."""
+
+_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 Result = TypeVar("Result", Detections, SegmentationMap)
 
@@ -135,20 +140,24 @@ class ImagePredictor(ABC, Generic[Result]):
             TypeError: not an image, nor a list of images.
             ValueError: an array is no uint8 image.
         """
-        return self._call(images, batch_size, self._predict)
+        return self._call(images, batch_size)
 
     @overload
     def stream(
-        self, images: Iterable[ImageLike], batch_size: int = 1, on_error: Literal["raise", "skip"] = "raise"
+        self,
+        images: Iterable[ImageLike],
+        batch_size: int = 1,
+        on_error: Literal["raise", "skip"] = "raise",
+        **options: Any,
     ) -> Iterator[Result]: ...
 
     @overload
     def stream(
-        self, images: Iterable[ImageLike], batch_size: int = 1, *, on_error: Literal["return"]
+        self, images: Iterable[ImageLike], batch_size: int = 1, *, on_error: Literal["return"], **options: Any
     ) -> Iterator[Result | DataError]: ...
 
     def stream(
-        self, images: Iterable[ImageLike], batch_size: int = 1, on_error: OnError = "raise"
+        self, images: Iterable[ImageLike], batch_size: int = 1, on_error: OnError = "raise", **options: Any
     ) -> Iterator[Result | DataError]:
         """As calling with a list, but one result after the other, in the order of the images.
 
@@ -159,8 +168,9 @@ class ImagePredictor(ABC, Generic[Result]):
             batch_size: how many images the network sees at a time.
             on_error: of an image that cannot be read the DataError is raised, after the results of those before; or
                 it is skipped, with a warning; or the error is returned in the place of the result.
+            options: those of calling, such as ``tile``.
         """
-        return self._stream(images, batch_size, self._predict, on_error)
+        return self._stream(images, batch_size, on_error, options)
 
     def read(self, image: ImageLike) -> UInt8Array:
         """An image as the network sees it: see ``to_array``. The first one of more than 8 bits that uses less than an
@@ -183,30 +193,51 @@ class ImagePredictor(ABC, Generic[Result]):
             fix = "in the training (from Python also value_range of the predictor)"
             logger.warning(f"{name}: its pixels of more than 8 bits use {line} {fix}")
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What results depend on besides the model, ready for JSON."""
+        return {}
+
+    @property
+    def input_step(self) -> int | None:
+        """What the sides of other inputs have to be multiples of; None: the network takes ``input_hw`` alone."""
+        return None
+
+    def scaled(self, scale: float) -> Self:
+        """The same predictor with an input ``scale`` times as large, its sides rounded to multiples of ``input_step``;
+        the network is shared. ConfigError: the network takes one size alone."""
+        if scale == 1:
+            return self
+        if self.input_step is None:
+            height, width = self.input_hw
+            raise ConfigError(
+                f"scales: this model takes images of {height} x {width} alone, got a scale of {scale:g}; take the "
+                f"checkpoint that it was exported from, or leave scales out"
+            )
+        other, step = copy.copy(self), self.input_step
+        height, width = (max(round(side * scale / step), 1) * step for side in self.input_hw)
+        other.input_hw = (height, width)
+        return other
+
     @abstractmethod
-    def _predict(self, images: list[UInt8Array]) -> list[Result]:
-        """The results of a batch of images: preprocess, network, postprocess."""
+    def _answer(self, images: list[UInt8Array], *arguments: Any, **options: Any) -> list[Result]:
+        """The results of a batch of images, with the batch size and the options of the call."""
 
     def _call(
-        self, images: ImageLike | list[ImageLike], batch_size: int, predict: Callable[[list[UInt8Array]], list[Result]]
+        self, images: ImageLike | list[ImageLike], batch_size: int, options: Mapping[str, Any] = _NO_OPTIONS
     ) -> Result | list[Result]:
         if isinstance(images, _ONE_IMAGE):
-            return next(self._results([images], 1, predict))
+            return next(self._results([images], batch_size, options))
         if not isinstance(images, list | tuple):
             raise _not_an_image(images)
-        return list(self._results(images, batch_size, predict))
+        return list(self._results(images, batch_size, options))
 
-    def _results(
-        self, images: Iterable[ImageLike], batch_size: int, predict: Callable[[list[UInt8Array]], list[Result]]
-    ) -> Iterator[Result]:
-        return (found for found in self._stream(images, batch_size, predict) if not isinstance(found, DataError))
+    def _results(self, images: Iterable[ImageLike], batch_size: int, options: Mapping[str, Any]) -> Iterator[Result]:
+        every = self._stream(images, batch_size, "raise", options)
+        return (found for found in every if not isinstance(found, DataError))
 
     def _stream(
-        self,
-        images: Iterable[ImageLike],
-        batch_size: int,
-        predict: Callable[[list[UInt8Array]], list[Result]],
-        on_error: OnError = "raise",
+        self, images: Iterable[ImageLike], batch_size: int, on_error: OnError, options: Mapping[str, Any]
     ) -> Iterator[Result | DataError]:
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
@@ -218,7 +249,7 @@ class ImagePredictor(ABC, Generic[Result]):
         while True:
             batch, error = self._read_batch(coming, batch_size, on_error)
             arrays = [read for _, read in batch if not isinstance(read, DataError)]
-            results = iter(predict(arrays) if arrays else [])
+            results = iter(self._answer(arrays, batch_size, **options) if arrays else [])
             for image, read in batch:
                 if not isinstance(read, DataError):
                     path = Path(image) if isinstance(image, str | Path) else None
@@ -250,8 +281,18 @@ class ImagePredictor(ABC, Generic[Result]):
         return batch, None
 
 
+class _ObjectOptions(TypedDict, total=False):
+    tile: tuple[int, int] | None
+    overlap: int | None
+    full_image: bool
+    merge: Merge | None
+
+
 class ObjectPredictor(ImagePredictor[Detections]):
     """Finds objects in images as they come: ``Detections`` in pixels of the original image, best first.
+
+    With tiles an image is not scaled: each tile is seen as an image of its own, and an object that several tiles show
+    is counted once (``detseg.predict.tiles.objects``).
 
     Args:
         classes, input_hw, value_range, network, place: see ``ImagePredictor``.
@@ -277,6 +318,74 @@ class ObjectPredictor(ImagePredictor[Detections]):
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, score_threshold={self.score_threshold:g})"
+
+    @overload
+    def __call__(self, images: ImageLike, batch_size: int = 1, **options: Unpack[_ObjectOptions]) -> Detections: ...
+
+    @overload
+    def __call__(
+        self, images: list[ImageLike], batch_size: int = 1, **options: Unpack[_ObjectOptions]
+    ) -> list[Detections]: ...
+
+    def __call__(
+        self,
+        images: ImageLike | list[ImageLike],
+        batch_size: int = 1,
+        *,
+        tile: tuple[int, int] | None = None,
+        overlap: int | None = None,
+        full_image: bool = False,
+        merge: Merge | None = None,
+    ) -> Detections | list[Detections]:
+        """Find the objects in one image, or in each of a list.
+
+        Args:
+            images: a path, array or PIL image, or a list of these.
+            batch_size: how many images of a list, or tiles of an image, the network sees at a time.
+            tile: height and width of tiles, pixels; None: the whole image is scaled to ``input_hw``, which is also the
+                size of tiles that are seen at the image's own scale: others are scaled to it.
+            overlap: pixels that neighbouring tiles share at least, in which objects up to that size are whole in one of
+                them; None: a quarter of the tile's sides.
+            full_image: see the whole image, scaled, too, for objects that are whole in no tile.
+            merge: how boxes of different tiles are told to be one object; None: ``ios``, by intersection over the
+                smaller area where a tile cuts the object, else by IoU; ``nms``: always by IoU.
+
+        Returns:
+            ``Detections`` in pixels of the original image (EXIF orientation applied); a list for a list.
+
+        Raises, besides what ``ImagePredictor`` does:
+            ConfigError: the options of tiles are wrong, or given without ``tile``.
+        """
+        options: _ObjectOptions = {"tile": tile, "overlap": overlap, "full_image": full_image, "merge": merge}
+        return self._call(images, batch_size, options)
+
+    def _answer(
+        self,
+        images: list[UInt8Array],
+        batch_size: int = 1,
+        tile: tuple[int, int] | None = None,
+        overlap: int | None = None,
+        full_image: bool = False,
+        merge: Merge | None = None,
+    ) -> list[Detections]:
+        if tile is not None:
+            tiling = Tiling.of(tile, overlap, default=DEFAULT_OVERLAP)
+            options = (batch_size, full_image, merge or "ios")
+            return [find_in_tiles(image, tiling, self._predict, *options) for image in images]
+        if overlap is not None or full_image or merge is not None:
+            raise ConfigError(
+                "overlap, full_image, merge: belong to tiles; give tile=(height, width) too, or leave them out"
+            )
+        return self._predict(images)
+
+    @abstractmethod
+    def _predict(self, images: list[UInt8Array]) -> list[Detections]:
+        """The results of a batch of images that are scaled to ``input_hw``: preprocess, network, postprocess."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The threshold."""
+        return {"score": self.score_threshold}
 
 
 class _MapOptions(TypedDict, total=False):
@@ -328,38 +437,9 @@ class MapPredictor(ImagePredictor[SegmentationMap]):
             DetsegError: the model's logits are NaN or infinite, which is looked for in every image.
         """
         options: _MapOptions = {"tile": tile, "overlap": overlap, "probabilities": probabilities}
-        return self._call(images, batch_size, partial(self._predict, batch_size=batch_size, **options))
+        return self._call(images, batch_size, options)
 
-    @overload
-    def stream(
-        self,
-        images: Iterable[ImageLike],
-        batch_size: int = 1,
-        on_error: Literal["raise", "skip"] = "raise",
-        **options: Unpack[_MapOptions],
-    ) -> Iterator[SegmentationMap]: ...
-
-    @overload
-    def stream(
-        self,
-        images: Iterable[ImageLike],
-        batch_size: int = 1,
-        *,
-        on_error: Literal["return"],
-        **options: Unpack[_MapOptions],
-    ) -> Iterator[SegmentationMap | DataError]: ...
-
-    def stream(
-        self,
-        images: Iterable[ImageLike],
-        batch_size: int = 1,
-        on_error: OnError = "raise",
-        **options: Unpack[_MapOptions],
-    ) -> Iterator[SegmentationMap | DataError]:
-        """As calling with a list, but one result after the other, see ``ImagePredictor.stream``."""
-        return self._stream(images, batch_size, partial(self._predict, batch_size=batch_size, **options), on_error)
-
-    def _predict(
+    def _answer(
         self,
         images: list[UInt8Array],
         batch_size: int = 1,
@@ -373,7 +453,7 @@ class MapPredictor(ImagePredictor[SegmentationMap]):
             return [SegmentationMap(labels, self.classes, class_probs) for labels, class_probs in found]
         if overlap is not None:
             raise ConfigError("overlap: belongs to tiles; give tile=(height, width) too, or leave it out")
-        return self._scaled(*preprocess(images, self.input_hw), probabilities)
+        return self._whole(images, probabilities)
 
     @property
     @abstractmethod
@@ -385,10 +465,8 @@ class MapPredictor(ImagePredictor[SegmentationMap]):
         """(B, h, w, 3) uint8 → (B, C, h, w) float32. DetsegError: some are NaN or infinite."""
 
     @abstractmethod
-    def _scaled(
-        self, inputs: UInt8Array, letterboxes: Sequence[Letterbox], probabilities: bool
-    ) -> list[SegmentationMap]:
-        """The maps of (B, h, w, 3) images in letterboxes, in the sizes of the original images."""
+    def _whole(self, images: list[UInt8Array], probabilities: bool) -> list[SegmentationMap]:
+        """The maps of a batch of images that are scaled to ``input_hw``: preprocess, network, postprocess."""
 
 
 def check_finite(lowest: float, highest: float) -> None:

@@ -5,7 +5,6 @@ Letters for dimensions: B images, C classes, H and W pixels of an image, h and w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -80,6 +79,11 @@ class Predictor(ObjectPredictor):
         self.device = torch.device(device)
         self.model: Any = _prepared(model, self.device, compile)
 
+    @property
+    def input_step(self) -> int | None:
+        """The coarsest stride of all detectors, as ``data.image_size`` has it."""
+        return 32
+
     @torch.no_grad()
     def _predict(self, images: list[UInt8Array]) -> list[Detections]:
         stacked, letterboxes = preprocess(images, self.input_hw)
@@ -132,9 +136,13 @@ class SegmentationPredictor(MapPredictor):
             check_finite(*torch.stack(torch.aminmax(logits)).tolist())
         return logits
 
-    def _scaled(
-        self, inputs: UInt8Array, letterboxes: Sequence[Letterbox], probabilities: bool
-    ) -> list[SegmentationMap]:
+    @property
+    def input_step(self) -> int | None:
+        """That of the model."""
+        return self.stride
+
+    def _whole(self, images: list[UInt8Array], probabilities: bool) -> list[SegmentationMap]:
+        inputs, letterboxes = preprocess(images, self.input_hw)
         return [
             postprocess_logits(logits, letterbox, self.classes, probabilities)
             for logits, letterbox in zip(self._logits(inputs), letterboxes, strict=True)

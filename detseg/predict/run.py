@@ -22,7 +22,7 @@ from detseg.structures import UInt8Array
 
 logger = logging.getLogger("detseg")
 
-MEMORY_ADVICE = "take smaller tiles (--tile, segmentation only), or a device with more memory (--device)"
+MEMORY_ADVICE = "take smaller tiles (--tile) or a smaller --batch-size, or a device with more memory (--device)"
 
 _Batch: TypeAlias = Sequence[ImageFile]
 _Read: TypeAlias = list[UInt8Array | DataError]

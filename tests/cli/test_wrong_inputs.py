@@ -83,10 +83,12 @@ run/checkpoints/best.ckpt unreadable_val/JPEGImages/val03.png --out new
 run/checkpoints/best.ckpt unreadable_val/JPEGImages --out file
     file/results.jsonl: could not be written (File exists); a file is where a folder must be, or a folder where a file;
     choose another place
-run/checkpoints/best.ckpt unreadable_val/JPEGImages --out new --tile 64 64
-    tile and overlap are for segmentation models, and this is a detector; leave them out
+run/checkpoints/best.ckpt unreadable_val/JPEGImages --out new --tile 0 64
+    tile: expected height and width in pixels, got (0, 64)
 run/checkpoints/best.ckpt unreadable_val/JPEGImages --out new --overlap 8
-    tile and overlap are for segmentation models, and this is a detector; leave them out
+    overlap, full_image, merge: belong to tiles; give tile=(height, width) too, or leave them out
+run/checkpoints/best.ckpt unreadable_val/JPEGImages --out new --flips up
+    flips: expected horizontal, vertical or both, each once, got up
 """
 
 

@@ -23,7 +23,7 @@ from detseg.cli import main
 from detseg.errors import CheckpointError, ConfigError
 from detseg.export.networks import network_of
 from detseg.export.run import ExportError, export_checkpoint
-from detseg.predict import Detections, load_predictor
+from detseg.predict import Detections, ensemble, load_predictor
 from detseg.predict.runtime.description import KEY, Description
 from detseg.predict.runtime.engines import open_engine
 from detseg.predict.runtime.predictor import class_nms
@@ -118,6 +118,19 @@ def test_a_mask_rcnn_finds_the_same(masks: Path, tiny_instances: TinyRun) -> Non
         assert_same(one, other)
 
 
+def test_a_yolo_in_tiles_and_in_an_ensemble(yolo: Path, tiny_run: TinyRun) -> None:
+    original, exported = load_predictor(tiny_run.run_dir, "cpu", 0.1), load_predictor(yolo, score_threshold=0.1)
+    image = np.tile(np.array(Image.open(images_of(tiny_run)[0]).convert("RGB")), (2, 3, 1))
+    for options in ({}, {"tile": (64, 64), "batch_size": 3}, {"tile": (80, 64), "full_image": True}):
+        found = original(image, **options)
+        assert_same(found, exported(image, **options))
+        both = ensemble([original, exported])(image, **options)
+        assert_same(ensemble([original])(image, **options), both)  # the same twice
+    assert len(original(image, tile=(64, 64))) > 3
+    with pytest.raises(ConfigError, match=r"^scales: this model takes images of 64 x 64 alone, got a scale of 1\.5; "):
+        ensemble([original, exported], scales=(1, 1.5))
+
+
 def test_a_unet_labels_the_same(unet: Path, tiny_segmentation: TinyRun) -> None:
     images = images_of(tiny_segmentation)
     original, exported = load_predictor(tiny_segmentation.run_dir, "cpu"), load_predictor(unet)
@@ -126,6 +139,8 @@ def test_a_unet_labels_the_same(unet: Path, tiny_segmentation: TinyRun) -> None:
         for one, other in pairs:
             assert one.labels.shape == other.labels.shape
             assert (one.labels != other.labels).mean() < 2e-3  # where two classes are equal but for rounding
+    combined = ensemble([original, exported], scales=(1, 0.5))(images[0])
+    assert (combined.labels != ensemble([original], scales=(1, 0.5))(images[0]).labels).mean() < 2e-3
     chances = exported(images[0], probabilities=True).probabilities
     np.testing.assert_allclose(chances, original(images[0], probabilities=True).probabilities, atol=1e-3)
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from detseg.errors import ConfigError
 from detseg.predict.predictor import as_input
-from detseg.predict.tiles import Tiling, label_tiles, spans
+from detseg.predict.tiles.cuts import Tiling
+from detseg.predict.tiles.maps import label_tiles, spans
 from detseg.structures import Float32Array, UInt8Array
 from tests.peaks import growth, measured_apart
 from tests.predict.networks import noise, two_levels

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from detseg.draw import draw_boxes
 from detseg.draw.charts import bars_chart
 from detseg.draw.page import file_link, html_table, html_text
 from detseg.evaluation.details import ERROR_MEANINGS, intervals_of
+from detseg.evaluation.report.calibration import calibration, calibration_file
 from detseg.evaluation.report.gallery import Exhibit, Gallery, side_by_side
 from detseg.evaluation.report.label_errors import Doubt, Suspect, suspects
 from detseg.evaluation.report.outcomes import (
@@ -24,7 +25,6 @@ from detseg.evaluation.report.outcomes import (
     Curve,
     Outcomes,
     Ranked,
-    calibration,
     curve,
     curve_thresholds,
     outcomes,
@@ -32,6 +32,7 @@ from detseg.evaluation.report.outcomes import (
     slices,
 )
 from detseg.evaluation.report.sections import (
+    CALIBRATION,
     ERRORS,
     SUSPECTS,
     THRESHOLDS,
@@ -312,6 +313,14 @@ class DetectionReport:
             f"detections that are right at it differ on average. Detections from {_LOWEST_SCORE} on.</p>"
         )
         yield "calibration", "Are scores probabilities?", text + calibration_chart(found, "detections")
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """What ``detseg predict`` may take, by the name of its file: thresholds, and the calibration of scores."""
+        pairs = zip(self.classes.names, self.best, strict=True)
+        found = {THRESHOLDS: {name: one.threshold for name, one in pairs if not np.isnan(one.threshold)}}
+        if not self.are_probabilities or not len(self.records.detection_scores):
+            return found
+        return found | {CALIBRATION: calibration_file(self._ranked, self.classes.names, self.result.f1_iou)}
 
     def _scores(self) -> tuple[FloatArray, BoolArray]:
         ranked = self._ranked

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detseg.evaluation.report.outcomes import Calibration, Curve
+from detseg.evaluation.report.calibration import Calibration
+from detseg.evaluation.report.outcomes import Curve
 from detseg.metrics.segmentation import band_width, bands
 from detseg.ops.tensors import logits_at_original_size
 from detseg.structures import IGNORE_LABEL, Batch, BoolArray, FloatArray, IntArray, UInt8Array

@@ -37,7 +37,6 @@ from detseg.evaluation.report.maps import MapStudy
 from detseg.evaluation.report.sections import (
     ERRORS,
     SUSPECTS,
-    THRESHOLDS,
     Section,
     facts_table,
     headline,
@@ -93,7 +92,7 @@ def report(
         explain: of a detector, gives more sections. Both are called once no mistake is left that can be known before.
 
     Returns:
-        The page. Beside it are ``errors.csv``, ``suspects.csv`` and, of detectors, ``thresholds.json``.
+        The page; tables are beside it.
 
     Raises:
         DetsegError: the checkpoint or its data is missing or wrong, or the folder cannot be written.
@@ -312,7 +311,8 @@ def _write(
             "same kind would give another number; the mean of many such numbers most likely lies in this interval. It "
             "is too narrow where images resemble one another, such as frames of a video.</p>"
         )
-    files = [ERRORS, SUSPECTS, *([THRESHOLDS] if isinstance(found, DetectionReport) else [])]
+    tables = found.tables() if isinstance(found, DetectionReport) else {}
+    files = [ERRORS, SUSPECTS, *tables]
     parts.append(f'<p class="soft">Beside this page: {", ".join(map(file_link, files))}.</p>')
     parts.append(f'<ul class="short">{"".join(f"<li>{html_text(line)}</li>" for line in lines)}</ul>')
     links = "".join(f'<a href="#{anchor}">{html_text(name)}</a> ' for anchor, name, _ in sections)
@@ -325,10 +325,8 @@ def _write(
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     write_text(folder / ERRORS, _csv(found.error_rows()))
     write_text(folder / SUSPECTS, _csv(found.suspect_rows()))
-    if isinstance(found, DetectionReport):
-        pairs = zip(found.classes.names, found.best, strict=True)
-        rows = {name: one.threshold for name, one in pairs if not np.isnan(one.threshold)}
-        write_text(folder / THRESHOLDS, json.dumps(rows, indent=2))
+    for name, table in tables.items():
+        write_text(folder / name, json.dumps(table, indent=2))
     page = folder / PAGE
     write_text(page, html_document(title, "detseg report", parts, style, script))
     for line in lines:

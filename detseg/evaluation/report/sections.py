@@ -12,7 +12,8 @@ import numpy as np
 
 from detseg.draw.charts import UNIT_SQUARE, Axis, Line, lines_chart
 from detseg.draw.page import file_link, html_table, html_text
-from detseg.evaluation.report.outcomes import Calibration, Curve
+from detseg.evaluation.report.calibration import Calibration
+from detseg.evaluation.report.outcomes import Curve
 from detseg.evaluation.what_next import WhatNext
 from detseg.metrics.bootstrap import interval
 from detseg.metrics.interface import format_number, without_nan
@@ -23,7 +24,7 @@ _FRACTION = Axis("", 0.0, 1.0)
 _LOSS = "Loss"
 _MOST_CLASSES = 25  # of a confusion matrix; of more, those with the most errors
 
-ERRORS, SUSPECTS, THRESHOLDS = "errors.csv", "suspects.csv", "thresholds.json"
+ERRORS, SUSPECTS, THRESHOLDS, CALIBRATION = "errors.csv", "suspects.csv", "thresholds.json", "calibration.json"
 """The files beside the page."""
 
 Interval = tuple[float, float]

@@ -5,7 +5,7 @@ Letters: B images, C classes, P candidates of an image, N detections, M cells of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -18,7 +18,7 @@ from detseg.predict.interface import ImagePredictor, MapPredictor, ObjectPredict
 from detseg.predict.results import Detections, SegmentationMap
 from detseg.predict.runtime.description import Description
 from detseg.predict.runtime.engines import Engine, Outputs, open_engine
-from detseg.predict.tiles import softmax
+from detseg.predict.tiles.maps import softmax
 from detseg.structures import SCORE_THRESHOLD, Float32Array, FloatArray, InstanceMasks, IntArray, UInt8Array
 
 
@@ -125,9 +125,13 @@ class ExportedSegmentationPredictor(MapPredictor):
         padded[:, :, : images.shape[2], : images.shape[3]] = images
         return padded
 
-    def _scaled(
-        self, inputs: UInt8Array, letterboxes: Sequence[Letterbox], probabilities: bool
-    ) -> list[SegmentationMap]:
+    @property
+    def input_step(self) -> int | None:
+        """The stride, of a network that takes any size."""
+        return self.stride if self.description.any_size else None
+
+    def _whole(self, images: list[UInt8Array], probabilities: bool) -> list[SegmentationMap]:
+        inputs, letterboxes = preprocess(images, self.input_hw)
         found = []
         for logits, letterbox in zip(self.logits(inputs), letterboxes, strict=True):
             height, width = letterbox.original_hw

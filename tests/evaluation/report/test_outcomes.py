@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detseg.evaluation.report.calibration import calibration
 from detseg.evaluation.report.outcomes import (
     NOT_KEPT,
     RIGHT,
     Curve,
-    calibration,
     curve,
     curve_thresholds,
     outcomes,

@@ -25,6 +25,7 @@ from detseg.evaluation.run import report_folder
 from detseg.evaluation.what_next import WhatNext
 from detseg.explain.run import explain_split
 from detseg.metrics.learning_curve import LearningCurve, Point
+from detseg.predict.refine import read_calibration
 from detseg.structures import InstanceMasks
 from detseg.training.callbacks.run_files import best_epoch
 from tests.browser import document_of, measured_in_windows, needs_chromium
@@ -90,6 +91,10 @@ def test_files_beside_the_page(page: Path, page_of_maps: Path, tiny_run: TinyRun
         missed = sum(error["kind"] == "missed" and error["label"] == row.name for error in errors)
         assert missed == row.num_objects - round(row.recall * row.num_objects)
     assert not (page_of_maps.parent / "thresholds.json").exists()
+    calibrate = read_calibration(page.parent / "calibration.json")
+    assert calibrate.others[-1][0] <= 1
+    assert "calibration.json" in page.read_text(encoding="utf-8")
+    assert not (page_of_maps.parent / "calibration.json").exists()
     assert len(rows_of(page_of_maps.parent / "errors.csv")) == tiny_run.evaluate().num_images
     for folder in (page.parent, page_of_maps.parent):
         doubts = [float(row["doubt"]) for row in rows_of(folder / "suspects.csv")]

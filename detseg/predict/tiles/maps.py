@@ -1,4 +1,4 @@
-"""Large images by overlapping tiles whose logits are blended, so that no seam shows.
+"""Label maps of large images by overlapping tiles whose logits are blended, so that no seam shows.
 
 Tiles begin at multiples of the network's coarsest stride, so that each samples the same grid as the whole image would.
 Logits near a tile's inner edge come from zero padding in place of the image: they have no weight, and further inside
@@ -13,44 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
-from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
 
-from detseg.errors import ConfigError
+from detseg.predict.tiles.cuts import Tiling, starts_of
 from detseg.structures import Float32Array, UInt8Array
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How an image is cut."""
-
-    tile_hw: tuple[int, int]  # height and width of a tile, pixels; multiples of ``stride``
-    overlap_hw: tuple[int, int]  # pixels that neighbours share at least, along y and x
-    stride: int  # input pixels per cell of the network's coarsest map
-
-    @classmethod
-    def of(cls, tile_hw: tuple[int, int], overlap: int | None, stride: int) -> Tiling:
-        """The tiling that a caller asks for; ``overlap`` None: half of the tile's sides, as in nnU-Net (Isensee et al.
-        2021), since the receptive field of a network is often wider than a quarter. ConfigError: sizes that the network
-        cannot be tiled with; the message names those that it can."""
-        are_two = isinstance(tile_hw, tuple | list) and len(tile_hw) == 2
-        if not are_two or any(not isinstance(side, Integral) or side < stride or side % stride for side in tile_hw):
-            raise ConfigError(
-                f"tile: expected height and width in multiples of {stride}, the network's coarsest stride, got "
-                f"{tile_hw}"
-            )
-        largest = min(tile_hw) - stride  # the next tile begins at least one cell further
-        if overlap is None:
-            height, width = (min(side // 2, side - stride) for side in tile_hw)
-            return cls(tile_hw, (height, width), stride)
-        if not isinstance(overlap, Integral) or not 0 <= overlap <= largest:
-            raise ConfigError(
-                f"overlap: expected 0 to {largest} pixels (the tile's shorter side less the network's coarsest stride, "
-                f"{stride}), got {overlap}; take less overlap or larger tiles"
-            )
-        return cls(tile_hw, (overlap, overlap), stride)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +47,7 @@ def spans(length: int, tile: int, overlap: int, stride: int) -> list[Span]:
         ``stride`` where there are several.
     """
     step = (tile - overlap) // stride * stride
-    last = max(0, -(-(length - tile) // stride) * stride)
-    starts = [*range(0, last, step), last]
+    starts = starts_of(length, tile, overlap, stride)
     stops = [min(start + tile, length) for start in starts]
     shared = tile - step  # at least `overlap`: of it two fifths have no weight, one ramps, two have all the weight
     margin = 2 * shared // 5
