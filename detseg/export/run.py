@@ -110,7 +110,7 @@ def export_checkpoint(
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.info(f"exporting {checkpoint} as {form}, {precision}")
     _write(folded, with_precision(description, precision), form, path, dataset, num_calibration)
-    engine = ProgramEngine(path) if form == "torch" else open_engine(path, "cpu")
+    engine = ProgramEngine(path) if form == "torch" else open_engine(path, "cpu", torch.get_num_threads())
     _judge(path, _certified(path, engine, precise, config, dataset), precise, split, tolerance)
     return path
 

@@ -109,7 +109,7 @@ def test_members_of_label_maps(image: Path, tmp_path: Path, capsys: Any) -> None
     for wrong, message in (
         ([str(other)], "and model 2 has them in another order (car, road, sky)"),
         ([str(write_rcnn(tmp_path / "r.ckpt", "faster_rcnn"))], "some find objects and some label pixels"),
-        ([str(unet), "--tile", "32", "32", "--full-image"], "full_image: is for tiles of detectors"),
+        ([str(unet), "--tile", "32", "32", "--full-image"], "--full-image: is for tiles of detectors"),
         ([str(unet), "--merge", "ios"], "merge: is for tiles of detectors, and this is a segmentation model; leave it"),
     ):
         code, text = said(predict, [*common, *wrong, "--overwrite"], capsys)
