@@ -166,8 +166,8 @@ def write_openvino(
 
     Args:
         source: the ONNX file.
-        description: its ``precision`` says how weights are kept: ``fp32``, ``fp16`` (computed as the CPU does best), or
-            ``int8``, where activations are integers, too (NNCF, post-training quantisation).
+        description: its ``precision`` says how weights are kept: ``fp32``, ``fp16`` (computed as the CPU does best, in
+            bfloat16 where it can), or ``int8``, where activations are integers, too (NNCF, post-training quantisation).
         path: the ``.xml`` to write.
         calibration: (1, 3, h, w) inputs for ``int8``.
     """

@@ -60,7 +60,8 @@ class ExportedPredictor(ObjectPredictor):
         for part in _parts(len(images), self.description.batch):
             outputs = self.engine(as_floats(stacked[part]), threshold)
             for index, letterbox in enumerate(letterboxes[part]):
-                found.append(self._detections(_of_image(outputs, index, self.description), letterbox, threshold))
+                own = _of_image(outputs, index, self.description, threshold)
+                found.append(self._detections(own, letterbox, threshold))
         return found
 
     def _detections(self, found: Outputs, letterbox: Letterbox, threshold: float) -> Detections:
@@ -164,24 +165,24 @@ def class_nms(boxes: FloatArray, scores: Float32Array | FloatArray, nms_iou: flo
     return np.array(kept, dtype=np.int64)
 
 
-def _of_image(outputs: Outputs, index: int, description: Description) -> Outputs:
+def _of_image(outputs: Outputs, index: int, description: Description, threshold: float) -> Outputs:
     """The detections of one image of a batch."""
     if "labels" not in outputs:  # NMS is left to us
-        return _suppressed(outputs["boxes"][index], outputs["scores"][index], description)
+        return _suppressed(outputs["boxes"][index], outputs["scores"][index], description.nms_iou, threshold)
     if "image_indices" not in outputs:
         return outputs
     own = outputs["image_indices"] == index
     return {name: values[own] for name, values in outputs.items() if name != "image_indices"}
 
 
-def _suppressed(boxes: Float32Array, scores: Float32Array, description: Description) -> Outputs:
-    """(P, 4) boxes and (C, P) scores of an image → its detections."""
-    parts = []
-    for label, own in enumerate(scores):
-        at = np.flatnonzero(own >= description.score_threshold)
-        at = at[class_nms(boxes[at].astype(np.float64), own[at], description.nms_iou)]
-        parts.append((boxes[at], own[at], np.full(len(at), label)))
-    return dict(zip(("boxes", "scores", "labels"), map(np.concatenate, zip(*parts, strict=True)), strict=True))
+def _suppressed(boxes: Float32Array, scores: Float32Array, nms_iou: float, threshold: float) -> Outputs:
+    """(P, 4) boxes and (C, P) scores of an image → its detections from the threshold on."""
+    labels, at = np.nonzero(scores >= threshold)  # class after class
+    kept = [np.zeros(0, dtype=np.int64)]
+    for own in np.split(np.arange(len(at)), np.flatnonzero(np.diff(labels)) + 1):
+        kept.append(own[class_nms(boxes[at[own]].astype(np.float64), scores[labels[own], at[own]], nms_iou)])
+    rows = np.concatenate(kept)
+    return {"boxes": boxes[at[rows]], "scores": scores[labels[rows], at[rows]], "labels": labels[rows]}
 
 
 def _to_original(regions: Float32Array, letterbox: Letterbox) -> Float32Array:
