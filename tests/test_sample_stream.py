@@ -110,6 +110,7 @@ def global_digest(root: Path, masks: bool, num_workers: int) -> str:
     return whole.hexdigest()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("masks", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["boxes", "masks"])
 def test_four_layouts_deal_the_same_global_batches(masks: bool, tmp_path: Path) -> None:
     root = write_ellipses(tmp_path / "data", {"train": NUM_IMAGES})

@@ -86,6 +86,7 @@ def test_t10_threads_share_a_predictor(yolo: Path, tiny_run: TinyRun) -> None:
     assert_same_in_threads(load_predictor(tiny_run.run_dir, "cpu", 0.0), images)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_t10_child_processes_find_the_same(yolo: Path, method: str) -> None:
     image = noise(70, 90)

@@ -14,7 +14,7 @@ from detseg.training.run import train
 from tests.forked import run_together
 from tests.tiny import WORTH_COMPARING, TinyRun, rows_of, tiny_config, write_colors, write_config
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.processes]
 BOTH = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=1")
 
 

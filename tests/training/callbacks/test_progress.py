@@ -113,6 +113,7 @@ def screen_of(output: str, columns: int) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.processes
 @pytest.mark.parametrize("columns", [80, pytest.param(140, marks=pytest.mark.slow)])
 def test_a_terminal_shows_every_line_whole(columns: int, tiny_run: TinyRun, tmp_path: Path) -> None:
     import fcntl
