@@ -121,9 +121,10 @@ class Refinement:
         return self._cleaned(found) if self.min_area > 1 or self.fill_holes else found
 
     def _kept(self, found: Detections) -> list[bool]:
-        pairs = zip(found.names, found.scores.tolist(), strict=True)
         wanted = set(self.classes)
-        return [(not wanted or name in wanted) and score >= self.thresholds.get(name, 0.0) for name, score in pairs]
+        least = {name: np.float32(score) for name, score in self.thresholds.items()}  # as scores are
+        pairs = zip(found.names, found.scores, strict=True)
+        return [(not wanted or name in wanted) and bool(score >= least.get(name, 0)) for name, score in pairs]
 
     def _cleaned(self, found: Detections) -> Detections:
         masks = found.masks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,13 @@ def test_classes_and_thresholds_of_their_own() -> None:
     assert Refinement(thresholds={"sky": 0.95, "road": float(np.float32(0.6))})(given()).names == ["road", "car"]
     assert Refinement(["sky"], {"sky": 0.95})(given()).names == []
     assert Refinement()(given()).names == ["sky", "road", "car"]
+
+
+def test_a_score_that_is_the_threshold_stays() -> None:
+    """As float32 0.9 is less than 0.9, and calibrated scores are fractions like this one."""
+    found = replace(given(), scores=np.full(len(given()), 0.9, dtype=np.float32))
+    assert len(Refinement(thresholds=dict.fromkeys(found.classes.names, 0.9))(found)) == len(found) > 0
+    assert len(Refinement(thresholds=dict.fromkeys(found.classes.names, 0.9001))(found)) == 0
 
 
 def test_masks_lose_specks_and_holes() -> None:

@@ -132,6 +132,7 @@ def _check_video_options(arguments: argparse.Namespace, has_videos: bool, has_im
 def _opened(arguments: argparse.Namespace, device: str) -> tuple[ImagePredictor[Any], Refinement]:
     """The predictor of all models, which finds all that is not below its final threshold, and what is kept of that."""
     from detseg.predict import ensemble, load_predictor
+    from detseg.predict.interface import ObjectPredictor
     from detseg.predict.refine import Refinement, read_calibration, read_thresholds
 
     if arguments.thresholds is not None and arguments.calibration is not None:
@@ -147,7 +148,10 @@ def _opened(arguments: argparse.Namespace, device: str) -> tuple[ImagePredictor[
         least = min([_or_default(arguments.score), *thresholds.values()])
     if calibration is not None:
         least = calibration.lowest(_or_default(arguments.score))
-    models = [load_predictor(path, device, least) for path in (arguments.checkpoint, *arguments.members)]
+    models = [load_predictor(path, device, arguments.score) for path in (arguments.checkpoint, *arguments.members)]
+    for model in models:
+        if isinstance(model, ObjectPredictor) and least is not None:
+            model.score_threshold = least
     predictor = models[0]
     if len(models) > 1 or arguments.flips or arguments.scales:
         predictor = ensemble(models, flips=arguments.flips, scales=arguments.scales or (1.0,))
@@ -193,5 +197,7 @@ def _checksum(checkpoint: Path) -> str:
         from detseg.checkpoint import run_checkpoint  # loads torch, which an exported file needs not
 
         checkpoint = run_checkpoint(checkpoint)
-    with checkpoint.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    digest = hashlib.sha256()
+    for path in (checkpoint, *([checkpoint.with_suffix(".bin")] if checkpoint.suffix == ".xml" else [])):
+        digest.update(path.read_bytes())  # OpenVINO's weights are in the second file
+    return digest.hexdigest()[:16]

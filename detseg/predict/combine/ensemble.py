@@ -65,6 +65,13 @@ def ensemble(
         ConfigError: predictors of both kinds or with different classes, wrong weights, flips or scales.
     """
     _check(predictors, weights, flips, scales)
+    for predictor in predictors:
+        sizes = [predictor.scaled(scale).input_hw for scale in scales]
+        if len(set(sizes)) < len(sizes):
+            shown = ", ".join(f"{height} x {width}" for height, width in sizes)
+            raise ConfigError(
+                f"scales: inputs are multiples of {predictor.input_step}, so these are {shown}; leave one out"
+            )
     views = [
         _View(predictor.scaled(scale), flip, weight)
         for predictor, weight in zip(predictors, weights or [1.0] * len(predictors), strict=True)

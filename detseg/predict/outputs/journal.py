@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from detseg.atomic_write import atomic_write, write_errors
 from detseg.errors import ConfigError, DataError, DetsegError
-from detseg.messages import counted, shown
+from detseg.messages import counted, listed, shown
 from detseg.predict.outputs.output import Entry, ImageFile
 
 logger = logging.getLogger("detseg")
@@ -76,6 +76,7 @@ class Journal:
         self._settings: dict[str, Any] = json.loads(json.dumps(settings | of_images))
         self._lines: dict[int, tuple[Path, int]] = {}  # number of the image → where its line begins
         self._errors: dict[int, str] = {}
+        self._checksums: dict[int, int | None] = {}  # of the images of these lines
         self._read: dict[Path, int] = {}  # bytes that are read of each file
         self._file: IO[bytes] | None = None
         self._ended = threading.Event()
@@ -100,6 +101,7 @@ class Journal:
             self._replace(there, overwrite)
         elif resume:
             self._scan()
+            self._forget_changed_images()
             if self._share.num == 1:
                 self._errors.clear()  # what could not be read may have been repaired
         with write_errors(self._own):
@@ -172,7 +174,8 @@ class Journal:
 
     def add(self, image: ImageFile, entry: Entry) -> None:
         """Append the result of an image. DataError: it could not be written."""
-        start = self._append({"number": image.number, "file_name": image.name.as_posix()} | entry)
+        head = {"number": image.number, "file_name": image.name.as_posix(), "crc32": image.checksum}
+        start = self._append(head | entry)
         self._lines[image.number] = self._own, start
 
     def add_error(self, image: ImageFile, error: DataError) -> None:
@@ -193,7 +196,7 @@ class Journal:
         """The results so far of all processes, in the order of the images."""
         for number, line in self._sorted_lines():
             entry = json.loads(line)
-            del entry["number"], entry["file_name"]
+            del entry["number"], entry["file_name"], entry["crc32"]
             yield self._images[number - 1], entry
 
     def _sorted_lines(self) -> Iterator[tuple[int, bytes]]:
@@ -265,7 +268,7 @@ class Journal:
     def _take(self, path: Path, start: int, line: bytes) -> None:
         try:
             content = json.loads(line)
-            number = content["number"]
+            number, _ = content["number"], "error" in content or content["crc32"]
             is_ours = self._images[number - 1].number == number
         except (ValueError, KeyError, TypeError, IndexError):
             is_ours = False
@@ -275,8 +278,17 @@ class Journal:
         if "error" in content:
             self._errors[number] = content["error"]
         else:
-            self._lines[number] = path, start
+            self._lines[number], self._checksums[number] = (path, start), content["crc32"]
             self._errors.pop(number, None)
+
+    def _forget_changed_images(self) -> None:
+        """Results of files that are others now, under the same names, are not taken for theirs."""
+        changed = [number for number, known in self._checksums.items() if self._images[number - 1].checksum != known]
+        for number in changed:
+            del self._lines[number]
+        if changed:
+            names = listed([str(self._images[number - 1].path) for number in sorted(changed)])
+            logger.warning(f"predicted again, since changed after their results: {names}")
 
     def _show_life(self) -> None:
         while not self._ended.wait(self._share.patience / _BEATS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from detseg.atomic_write import atomic_write, write_errors
-from detseg.data.images.sources import Place
+from detseg.data.images.sources import Place, ZipMember
 
 Entry: TypeAlias = dict[str, Any]
 """What the journal keeps of the result of one image: plain values, ready for JSON."""
@@ -29,6 +30,18 @@ class ImageFile:
     number: int
     path: Place
     name: Path
+
+    @property
+    def checksum(self) -> int | None:
+        """CRC-32 of the file's bytes; None where it cannot be read, or would have to be downloaded."""
+        if isinstance(self.path, ZipMember):
+            return self.path.archive.getinfo(self.path.name).CRC
+        if not isinstance(self.path, Path):
+            return None
+        try:
+            return zlib.crc32(self.path.read_bytes())
+        except OSError:
+            return None
 
 
 class Output(ABC):

@@ -5,6 +5,7 @@ Nothing is loaded but the file itself: an ONNX file that points to others is ref
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,19 +70,22 @@ class OnnxEngine:
 
         there = onnxruntime.get_available_providers()
         wanted = "CUDAExecutionProvider"
-        if device not in ("auto", "cpu") and not (device.startswith("cuda") and wanted in there):
-            raise ConfigError(f"device: expected auto, cpu{', cuda' if wanted in there else ''}, got {device!r}")
-        use_gpu = wanted in there and device != "cpu"
+        gpu = re.fullmatch(r"cuda(?::(\d+))?", device if device != "auto" else "cuda")
+        if device not in ("auto", "cpu") and not (gpu and wanted in there):
+            known = ", cuda, cuda:1, ..." if wanted in there else ""
+            raise ConfigError(f"device: expected auto, cpu{known}, got {device!r}")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        providers: list[Any] = [wanted] if use_gpu else []
+        providers: list[Any] = [(wanted, {"device_id": int(gpu[1] or 0)})] if gpu and wanted in there else []
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, [*providers, "CPUExecutionProvider"])
+            # Bytes have no folder, in which there might be other files that they point to.
+            session = onnxruntime.InferenceSession(path.read_bytes(), options, [*providers, "CPUExecutionProvider"])
         except Exception as error:  # what it raises on damaged bytes is not a closed list
             raise CheckpointError(f"{path}: damaged, or not an ONNX file ({one_line(error)})") from error
-        self.place = "cuda" if use_gpu else "cpu"
+        self._session = session
+        self.place = "cuda" if wanted in session.get_providers() else "cpu"
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._thresholds = {item.name for item in self._session.get_overridable_initializers()}

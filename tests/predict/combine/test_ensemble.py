@@ -104,6 +104,10 @@ def test_scales_are_other_inputs(tiny_run: TinyRun) -> None:
     assert shapes == [(64, 64), (96, 96), (32, 32)]  # 25.6 rounded to a multiple of 32
     assert len(found) > 0
     backbone.remove()
+    with pytest.raises(
+        ConfigError, match=r"^scales: inputs are multiples of 32, so these are 64 x 64, 64 x 64; leave one"
+    ):
+        ensemble([predictor], scales=(1, 1.04))  # it would vote twice
     maps_found = ensemble([maps(1)], scales=(1, 0.5))
     assert maps_found(noise(90, 100)).hw == (90, 100)
     with pytest.raises(ConfigError, match=r"^scales: label maps in tiles are seen at the image's own scale; leave out"):

@@ -119,6 +119,23 @@ def test_a_batch_that_was_half_done_is_predicted_as_a_whole(images: Path, tmp_pa
     assert content_of(tmp_path / "out") == before
 
 
+def test_an_image_that_is_another_one_now_is_predicted_again(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under the same name, and of the same number of bytes: a picture as BMP has always as many."""
+    (images / "5.png").unlink()
+    cv2.imwrite(str(images / "5.bmp"), noise(30, 40))
+    predict_files(detector()[0], [images], tmp_path / "out")
+    cv2.imwrite(str(images / "5.bmp"), noise(30, 40)[::-1])
+    predictor, network = detector()
+    predict_files(predictor, [images], tmp_path / "out", resume=True)
+    assert network.num == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "predicted again, since changed after their results: " in said
+    predict_files(detector()[0], [images], tmp_path / "anew")
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "anew")
+
+
 def test_label_maps_are_resumed(images: Path, tmp_path: Path) -> None:
     predictor = SegmentationPredictor(two_levels(), ClassTable(("sky", "road", "car")), (48, 64))
     predict_files(predictor, [images], tmp_path / "out", formats=["csv"])
