@@ -25,6 +25,11 @@ from detseg.errors import ConfigError, DataError, DetsegError
 from detseg.messages import counted, listed, shown
 from detseg.predict.outputs.output import Entry, ImageFile
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # where there is none
+
 logger = logging.getLogger("detseg")
 
 JOURNAL = "results.jsonl"
@@ -86,7 +91,7 @@ class Journal:
 
         Raises:
             DataError: there is one, and it is not to be resumed or replaced; it was made with other settings; a file of
-                this name is something else; it could not be written.
+                this name is something else, or another process is writing to it; it could not be written.
         """
         there = self._files()
         if not resume:
@@ -99,13 +104,15 @@ class Journal:
                 self._check_settings(path, settings)
         if there and not resume:
             self._replace(there, overwrite)
-        elif resume:
+        with write_errors(self._own):
+            self._file = self._own.open("ab")
+        _lock(self._file, self._own)
+        if resume:
             self._scan()
             self._forget_changed_images()
             if self._share.num == 1:
                 self._errors.clear()  # what could not be read may have been repaired
         with write_errors(self._own):
-            self._file = self._own.open("ab")
             self._file.truncate(self._read.get(self._own, 0))
             self._file.seek(0, os.SEEK_END)  # or tell() would count what was cut off
             if not self._read.get(self._own, 0):
@@ -133,6 +140,8 @@ class Journal:
         if not overwrite:
             raise DataError(f"{what}; resume that with --resume, replace it with --overwrite, or choose another --out")
         for path in there:
+            with path.open("ab") as file:
+                _lock(file, path)
             path.unlink()
 
     def _check_settings(self, path: Path, settings: dict[str, Any]) -> None:
@@ -294,6 +303,20 @@ class Journal:
         while not self._ended.wait(self._share.patience / _BEATS):
             with suppress(OSError):
                 os.utime(self._own)
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Keep other processes from writing to a journal until it is closed. DataError: one of them does."""
+    if fcntl is None:  # on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataError(
+            f"{path}: another process is writing its results here; wait for it, or choose another --out"
+        ) from None
+    except OSError:  # the file system has no locks
+        return
 
 
 def _part(out: Path, rank: int) -> Path:

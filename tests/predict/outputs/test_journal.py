@@ -136,6 +136,25 @@ def test_an_image_that_is_another_one_now_is_predicted_again(
     assert content_of(tmp_path / "out") == content_of(tmp_path / "anew")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no locks")
+@pytest.mark.parametrize("option", ["resume", "overwrite"])
+def test_a_second_run_into_the_same_folder_is_refused(option: str, images: Path, tmp_path: Path) -> None:
+    """Begun by the network of the first one, at its third image."""
+    errors = list[str]()
+
+    def second(num: int) -> None:
+        if num == 3:
+            with pytest.raises(DataError) as caught:
+                predict_files(detector()[0], [images], tmp_path / "out", **{option: True})
+            errors.append(str(caught.value))
+
+    predict_files(detector(second)[0], [images], tmp_path / "out")
+    (error,) = errors
+    assert error.endswith("another process is writing its results here; wait for it, or choose another --out")
+    predict_files(detector()[0], [images], tmp_path / "alone")
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "alone")
+
+
 def test_label_maps_are_resumed(images: Path, tmp_path: Path) -> None:
     predictor = SegmentationPredictor(two_levels(), ClassTable(("sky", "road", "car")), (48, 64))
     predict_files(predictor, [images], tmp_path / "out", formats=["csv"])
