@@ -2,7 +2,7 @@
 
     python -m benchmarks.without_torch runs/boxes runs/maps --images photos/
 
-Each run is exported as ONNX here, and predicts for an image, a folder, and (segmentation) in tiles. The exported file
+Each run is exported as ONNX here, and predicts for an image, a folder, and in tiles. The exported file
 does the same in a fresh environment that ``pip install "detseg[onnx]"`` makes. The exit code is 1 where results differ.
 """
 
@@ -120,9 +120,8 @@ def _compare(run: Path, photos: Path, folder: Path, environment: Environment) ->
         differs = bool((np.array(found["labels"]) != expected.labels).mean() > MOST_PIXELS)
     print(f"{run.name}: from the start of Python to the first result {first}; {'DIFFERENT' if differs else 'the same'}")
     height, width = original.input_hw
-    ways: dict[str, list[str]] = {"folder": []}
-    if not finds_objects:
-        ways["tiles"] = ["--tile", str(height // 2 // 32 * 32), str(width // 2 // 32 * 32)]
+    tile = ["--tile", str(height // 2 // 32 * 32), str(width // 2 // 32 * 32)]
+    ways: dict[str, list[str]] = {"folder": [], "tiles": tile}
     for way, options in ways.items():
         outs = [folder / f"{way}_{side}" for side in ("here", "there")]
         sides = ([sys.executable], str(run), outs[0]), ([str(environment.python), "-I"], file, outs[1])
