@@ -155,10 +155,11 @@ def test_a_unet_of_one_size(tiny_segmentation: TinyRun, tmp_path: Path) -> None:
         exported(image, tile=(32, 64))
 
 
+@pytest.mark.parametrize("rpn_threshold", [False, True])
 @pytest.mark.parametrize("output_of_label", [None, (2, 4)])
 @pytest.mark.parametrize("masks", [False, True])
 def test_the_graph_of_a_two_stage_detector_is_the_detector(
-    masks: bool, output_of_label: tuple[int, ...] | None
+    masks: bool, output_of_label: tuple[int, ...] | None, rpn_threshold: bool
 ) -> None:
     """The same boxes in the same order of scores, without any exporter."""
     torch.manual_seed(0)
@@ -168,6 +169,9 @@ def test_the_graph_of_a_two_stage_detector_is_the_detector(
     for seed in range(3):
         image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
+            if rpn_threshold:  # that the best 25 of all anchors pass
+                logits = model.read(model.features(image), image).logits
+                model.rpn.score_threshold = float(logits.sigmoid().flatten().sort().values[-25])
             (expected,), outputs = model.predict(image), dict(zip(names, network(image), strict=True))
         order = outputs["scores"].argsort(descending=True, stable=True)
         assert len(expected) > 10
