@@ -155,7 +155,7 @@ def _judge(draft: Path, path: Path, found: Certificate, checkpoint: Path, split:
     if lost:
         write_text(failed, text)
         what = f"{', '.join(lost)}, and may by -{tolerance:g}"
-        raise ExportError(f"{path}: {what}; it was not written; see {failed.name}, or allow more with --tolerance")
+        raise ExportError(f"{path}: {what}; it was not written; see {failed}, or allow more with --tolerance")
     write_text(certificate_of(draft), text)
     for file, place in zip(_files(draft), _files(path), strict=True):
         os.replace(file, place)
