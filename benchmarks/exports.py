@@ -29,7 +29,7 @@ from detseg.config.load import config_from_dict
 from detseg.data.build import Split, resolve_data
 from detseg.evaluation.run import evaluation_config, open_split_for
 from detseg.export.files import ProgramEngine
-from detseg.export.run import PRECISIONS, SUFFIX, Format, Precision, export_checkpoint
+from detseg.export.run import PRECISIONS, SUFFIX, Format, Precision, certificate_of, export_checkpoint
 from detseg.messages import one_line
 from detseg.predict import ImagePredictor, load_predictor
 from detseg.predict.runtime.description import Description
@@ -99,7 +99,7 @@ def measured(run: Path, form: Format, precision: Precision, split: Split, thread
             row |= _latencies(run, path, split, threads, blocks)
         except Exception as error:  # whatever exporters and engines raise is what the table says
             return row | {"error": one_line(error)}
-        return row | {"certificate": json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))}
+        return row | {"certificate": json.loads(certificate_of(path).read_text(encoding="utf-8"))}
 
 
 def _latencies(run: Path, path: Path, split: Split, threads: int, blocks: int) -> Result:
@@ -157,9 +157,12 @@ def table(rows: Sequence[Result]) -> str:
 
 def _cells(row: Result) -> list[str]:
     said = row["certificate"]
-    ends = "" if said["low"] is None else f" ({said['low']:+.4f} to {said['high']:+.4f})"
+    changes = []
+    for one in said["changes"]:
+        ends = "" if one["low"] is None else f" ({one['low']:+.4f} to {one['high']:+.4f})"
+        changes.append(f"{one['metric']} {one['change']:+.4f}{ends}")
     box = said["box_error"]
-    cells = [f"{said['metric']} {said['change']:+.4f}{ends}", "" if box is None else f"{box:.2g}"]
+    cells = [", ".join(changes), "" if box is None else f"{box:.2g}"]
     cells.append(f"{said['bytes'] / 1e6:.1f}")
     for batch in BATCHES:
         times = row[f"batch {batch}"]

@@ -19,6 +19,7 @@ from torch import Tensor
 from detseg.atomic_write import atomic_write
 from detseg.checkpoint.format import (
     ENTRY,
+    EXPORT_SUFFIXES,
     FORMAT,
     WEIGHTS_SUFFIX,
     ModelCheckpoint,
@@ -76,6 +77,8 @@ def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]
         raise CheckpointError(f"{path}: {what}{hint}")
     if path.suffix == WEIGHTS_SUFFIX:
         raise CheckpointError(f"{path}: holds weights alone; a run resumes from a .ckpt file of its run directory")
+    if path.suffix in EXPORT_SUFFIXES:
+        raise CheckpointError(f"{path}: is an export; give the run, or the checkpoint, that it was made of")
     checkpoint: dict[str, Any] = read_archive(path, map_location)
     entry = checkpoint.get(ENTRY) if isinstance(checkpoint, dict) else None
     if not isinstance(entry, dict):

@@ -20,6 +20,7 @@ FORMAT = 1
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 FOLDER = "checkpoints"  # folder of a run directory that holds its checkpoints
 WEIGHTS_SUFFIX = ".safetensors"
+EXPORT_SUFFIXES = (".onnx", ".xml", ".pt2")
 
 
 @dataclass(frozen=True)

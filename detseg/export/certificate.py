@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from detseg.metrics.interface import format_number, new_table, without_nan
 from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.predict.interface import ImagePredictor, ObjectPredictor
 from detseg.predict.results import Detections
-from detseg.structures import SCORE_THRESHOLD
+from detseg.structures import IGNORE_LABEL, SCORE_THRESHOLD
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,57 +32,68 @@ if TYPE_CHECKING:
 AnyEvaluator = DetectionEvaluator | SegmentationEvaluator
 
 _SAME = 0.5  # IoU from which a detection of each is the same object
-_NUM_TIMED = 20
+_NUM_TIMED, _NUM_UNTIMED = 20, 2
+_METRICS = {"AP": "AP", "mask_AP": "mask_AP", "mIoU": "IoU"}
+"""What is compared, where a result has it → its name by class."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class MetricChange:
+    """A metric of both.
+
+    Attributes:
+        metric: such as ``AP``.
+        original, exported: its values.
+        change: their difference.
+        low, high: ends of the 95 % interval of the change, for the choice of the images; NaN for a few images.
+        by_class: class → change of the metric; NaN where the split has no object of it.
+    """
+
+    metric: str
+    original: float
+    exported: float
+    change: float
+    low: float
+    high: float
+    by_class: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Certificate:
     """The numbers of both.
 
     Attributes:
         num_images: that both saw.
-        metric: the headline, such as ``AP``.
-        original, exported: its values.
-        low, high: ends of the 95 % interval of the change, for the choice of the images; NaN for a few images.
-        by_class: class → change of the metric.
+        changes: of AP, and of masks of mask_AP, too; or of mIoU.
         box_error: largest difference of a side between detections of one object that score 0.3 or more, pixels.
         score_drift: largest difference between their scores.
         mask_iou: smallest overlap of their masks; None: there are none.
         unmatched: detections of 0.3 or more that the other has not, with IoU 0.5 and the same class.
         changed_pixels: fraction of the pixels whose class differs; None: of a detector.
-        latency_ms: median for an image from file to result, of the original and the exported, measured in turn.
+        latency_ms: median for an image from file to result, of the original and the exported, at the default threshold.
     """
 
     num_images: int
-    metric: str
-    original: float
-    exported: float
-    low: float
-    high: float
-    by_class: dict[str, float]
+    changes: tuple[MetricChange, ...]
+    latency_ms: tuple[float, float]
     box_error: float | None = None
     score_drift: float | None = None
     mask_iou: float | None = None
     unmatched: int | None = None
     changed_pixels: float | None = None
-    latency_ms: tuple[float, float] = field(default=(float("nan"), float("nan")))
-
-    @property
-    def change(self) -> float:
-        """Of the metric."""
-        return self.exported - self.original
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file."""
-        plain: dict[str, Any] = without_nan(asdict(self) | {"change": self.change})
+        plain: dict[str, Any] = without_nan(asdict(self))
         return plain
 
     def table(self) -> RenderableType:
         """For the screen, 80 columns wide."""
         table = new_table(f"{self.num_images} images", ("checkpoint", "export", "change", "95 % interval"))
-        ends = f"{self.low:+.4f} to {self.high:+.4f}"
-        numbers = format_number(self.original), format_number(self.exported), f"{self.change:+.4f}", ends
-        table.add_row(self.metric, *numbers)
+        for one in self.changes:
+            ends = f"{one.low:+.4f} to {one.high:+.4f}"
+            values = format_number(one.original), format_number(one.exported)
+            table.add_row(one.metric, *values, f"{one.change:+.4f}", ends)
         first, second = self.latency_ms
         table.add_row("ms an image", f"{first:.1f}", f"{second:.1f}", f"x {first / second:.2f}", "")
         return table
@@ -97,10 +110,11 @@ class Certificate:
             lines.append(f"their masks overlap by {self.mask_iou:.4f} at least")
         if self.changed_pixels is not None:
             lines.append(f"{self.changed_pixels:.3%} of the pixels have another class")
-        worst = sorted((change, name) for name, change in self.by_class.items() if change < -0.001)
-        if worst:
-            shown = ", ".join(f"{name} {change:+.3f}" for change, name in worst[:5])
-            lines.append(f"{self.metric} that classes lose most: {shown}")
+        for one in self.changes:
+            worst = sorted((change, name) for name, change in one.by_class.items() if change < -0.001)
+            if worst:
+                shown = ", ".join(f"{name} {change:+.3f}" for change, name in worst[:5])
+                lines.append(f"{one.metric} that classes lose most: {shown}")
         return lines
 
 
@@ -113,44 +127,69 @@ def certify(
     """Predict for all images by both, and compare.
 
     Args:
-        original, exported: with score thresholds of 0, where they have some.
+        original, exported: with score thresholds of 0, where they have some; they are timed, and returned, with the
+            default threshold.
         dataset: the images and their truth.
         evaluators: two of the task, empty.
     """
-    drift, times = _Drift(), [list[float](), list[float]()]
+    drift = _Drift()
     for evaluator in evaluators:
         if isinstance(evaluator, SegmentationEvaluator):
             evaluator.keep_images()
     for index in track(range(len(dataset)), description="comparing", console=console, transient=True):
         results = []
-        for predictor, evaluator, own in zip((original, exported), evaluators, times, strict=True):
-            begin = time.perf_counter()
+        for predictor, evaluator in zip((original, exported), evaluators, strict=True):
             found = predictor(dataset.path(index))
-            own.append((time.perf_counter() - begin) * 1e3)
             if isinstance(evaluator, DetectionEvaluator):
                 evaluator.update(dataset.image_id(index), found, dataset.annotations(index))
             elif isinstance(dataset, SegmentationDataset):
                 evaluator.update(found.labels, dataset.semantic(index))
             results.append(found)
         drift.add(*results)
-    first, second = (evaluator.compute() for evaluator in evaluators)
-    metric = next(iter(first.by_class))
-    number = metric if metric in first.numbers else next(iter(first.numbers))
-    samples = [_samples(evaluator).numbers[number] for evaluator in evaluators]
-    change = difference(first.numbers[number], second.numbers[number], *samples)
-    classes = evaluators[0].classes.names
-    changes = np.subtract(second.by_class[metric], first.by_class[metric]).tolist()
+    paths = [dataset.path(index) for index in range(min(_NUM_TIMED, len(dataset)))]
     return Certificate(
         len(dataset),
-        number,
-        change.first,
-        change.second,
-        change.low,
-        change.high,
-        dict(zip(classes, changes, strict=True)),
-        latency_ms=(statistics.median(times[0][-_NUM_TIMED:]), statistics.median(times[1][-_NUM_TIMED:])),
+        _changes(*evaluators),
+        (_latency_ms(original, paths), _latency_ms(exported, paths)),
         **(drift.of_detections() if isinstance(original, ObjectPredictor) else drift.of_maps()),
     )
+
+
+def has_truth(dataset: AnyDataset) -> bool:
+    """Whether there is an object, or a pixel, that AP or mIoU count."""
+    indices = range(len(dataset))
+    if isinstance(dataset, SegmentationDataset):
+        return any((dataset.semantic(index) != IGNORE_LABEL).any() for index in indices)
+    return any(not dataset.annotations(index).ignore.all() for index in indices)
+
+
+def _changes(original: AnyEvaluator, exported: AnyEvaluator) -> tuple[MetricChange, ...]:
+    first, second = original.compute(), exported.compute()
+    samples, others = _samples(original).numbers, _samples(exported).numbers
+    changes = []
+    for name, of_class in _METRICS.items():
+        if name not in first.numbers:
+            continue
+        found = difference(first.numbers[name], second.numbers[name], samples[name], others[name])
+        by_label = np.subtract(second.by_class[of_class], first.by_class[of_class]).tolist()
+        by_class = dict(zip(original.classes.names, by_label, strict=True))
+        change = found.second - found.first
+        changes.append(MetricChange(name, found.first, found.second, change, found.low, found.high, by_class))
+    return tuple(changes)
+
+
+def _latency_ms(predictor: ImagePredictor[Any], paths: Sequence[Path]) -> float:
+    """The median of images, as users predict them; the first ones are predicted before, without being timed."""
+    if isinstance(predictor, ObjectPredictor):
+        predictor.score_threshold = SCORE_THRESHOLD
+    for path in paths[:_NUM_UNTIMED]:
+        predictor(path)
+    times = []
+    for path in paths:
+        begin = time.perf_counter()
+        predictor(path)
+        times.append((time.perf_counter() - begin) * 1e3)
+    return statistics.median(times)
 
 
 def _samples(evaluator: AnyEvaluator) -> Samples:

@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,9 @@ _MOST_IMAGES, _MOST_CELLS = 4096, 1024  # bounds of what is dynamic, which the e
 def export_program(model: nn.Module, description: Description) -> torch.export.ExportedProgram:
     """The network as a program of ``torch.export``; ``model``: folded, on the CPU, in evaluation mode."""
     network, _ = network_of(with_fixed_padding(model) if description.any_size else model)
-    hw, stride = description.input_hw, description.stride
-    if description.any_size:  # in whole cells, of which the exporter can prove that maps of all strides fit together
-        hw = -(-hw[0] // stride) * stride, -(-hw[1] // stride) * stride
+    stride = description.stride
     # Two images, since the exporter takes a size of 1 for a constant.
-    example = torch.zeros(description.batch or 2, 3, *hw)
+    example = torch.zeros(description.batch or 2, 3, *network_hw(description))
     dynamic: dict[int, Any] = {} if description.batch else {0: torch.export.Dim("batch", min=1, max=_MOST_IMAGES)}
     if description.any_size:
         sides = {2: "rows", 3: "columns"}
@@ -183,9 +180,13 @@ def write_openvino(
     openvino.save_model(network, path, compress_to_fp16=description.precision == "fp16")
 
 
-def with_precision(description: Description, precision: str) -> Description:
-    """The same model in another precision."""
-    return replace(description, precision=precision)
+def network_hw(description: Description) -> tuple[int, int]:
+    """Height and width of an input that the network itself takes: of one for any size in whole cells, for which the
+    exporter can prove that maps of all strides fit together."""
+    if not description.any_size:
+        return description.input_hw
+    height, width = (-(-side // description.stride) * description.stride for side in description.input_hw)
+    return height, width
 
 
 @contextmanager

@@ -102,8 +102,9 @@ class RCNNDetections(nn.Module):
         apart = boxes + (level_of * (boxes.max() + 1))[:, None]
         keep = nms(apart, torch.where(fits, scores, -1.0), rpn.nms_iou)
         most = min(rpn.post_nms_top_n[1], len(at))
+        count = fits[keep].sum().clamp(max=most)  # these come first, since the others score less
         keep = torch.cat([keep, torch.zeros(most, dtype=torch.int64)])[:most]
-        return boxes[keep], fits.sum().clamp(max=most)
+        return boxes[keep], count
 
 
 def pooled(pool: MultiScaleRoIAlign, features: list[Tensor], boxes: Tensor, scales: list[float]) -> Tensor:

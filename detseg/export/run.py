@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,8 +25,8 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.build import Split, resolve_data
 from detseg.errors import ConfigError, DetsegError, MissingExtraError
 from detseg.evaluation.run import evaluation_config, open_split_for
-from detseg.export.certificate import Certificate, certify
-from detseg.export.files import ProgramEngine, onnx_model, with_precision, write_openvino, write_program
+from detseg.export.certificate import Certificate, certify, has_truth
+from detseg.export.files import ProgramEngine, network_hw, onnx_model, write_openvino, write_program
 from detseg.factory import load_model
 from detseg.messages import console, messages_on_console
 from detseg.models.acceleration import fuse
@@ -77,21 +80,22 @@ def export_checkpoint(
     Args:
         checkpoint: a run directory, whose best one counts, or a file.
         form: ``onnx``, ``openvino`` or ``torch`` (a program of ``torch.export``).
-        out: the file to write; None: ``export/`` in the run directory.
+        out: the file to write; None: in ``export/`` of the run directory, under a name that tells the options.
         precision: ``fp16`` and ``int8`` of OpenVINO alone.
         static_hw: take one image of this size at a time alone; None: images of the run's size, as many as come, of
             R-CNN one at a time.
         any_size: of a segmentation model: take images of any size.
-        nms: of YOLO: whether NMS is inside the file; it always is of R-CNN.
+        nms: of YOLO: whether NMS is inside the file; it always is of R-CNN, and never in a program of YOLO.
         split: the images of the comparison, and of the calibration for ``int8`` (its first ``num_calibration``).
         overrides: of ``data`` and ``evaluation``.
         tolerance: how much of AP or mIoU may be lost.
 
     Returns:
-        The file. Beside it is a certificate of the same name with ``.json``.
+        The file. Beside it is its certificate, whose name has ``.json`` behind that of the file. Both are there once
+        the file has been compared; before, and after any error, what was there stays.
 
     Raises:
-        ExportError: more than ``tolerance`` is lost; the file is deleted, the certificate stays.
+        ExportError: more than ``tolerance`` is lost; no file is written but the certificate, as ``.failed.json``.
         DetsegError: the format cannot hold this, a package is missing, or the data.
     """
     _check(form, precision)
@@ -100,40 +104,63 @@ def export_checkpoint(
         raise ConfigError(f"{checkpoint}: a module of your own cannot be exported; see torch.onnx.export")
     config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
     dataset = open_split_for(config, split, contents.classes, checkpoint)
+    if not has_truth(dataset):
+        raise ConfigError(f"--split {split}: has nothing annotated to compare by; take another --split")
     precise = run_checkpoint(checkpoint)
-    path = out or _default_path(precise, form, precision)
-    if path.suffix != SUFFIX[form]:
-        raise ConfigError(f"--out {path}: expected a name that ends in {SUFFIX[form]}, by which it is recognised")
-    check_writable(path.parent, "--out")
+    path = _place(out, precise, form, _options(precision, static_hw, any_size, nms))
     folded = fuse(model, "cpu")
-    description = describe(folded, config, contents, precise, static_hw, nms and form != "torch", any_size)
+    description = describe(folded, config, contents, precise, static_hw, nms, any_size)
+    if form == "torch" and isinstance(model, YoloDetector):
+        description = replace(description, nms=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.info(f"exporting {checkpoint} as {form}, {precision}")
-    _write(folded, with_precision(description, precision), form, path, dataset, num_calibration)
-    engine = ProgramEngine(path) if form == "torch" else open_engine(path, "cpu", torch.get_num_threads())
-    _judge(path, _certified(path, engine, precise, config, dataset), precise, split, tolerance)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        _write(folded, replace(description, precision=precision), form, draft, dataset, num_calibration)
+        found = _certified(draft, form, precise, config, dataset)
+        _judge(draft, path, found, precise, split, tolerance)
     return path
 
 
-def _default_path(checkpoint: Path, form: Format, precision: Precision) -> Path:
-    suffix = "" if precision == "fp32" else f"_{precision}"
-    return run_dir_of(checkpoint) / "export" / f"{checkpoint.stem}{suffix}{SUFFIX[form]}"
+def _options(precision: Precision, static_hw: tuple[int, int] | None, any_size: bool, nms: bool) -> str:
+    """What tells an export of a run from others, for its name."""
+    size = "any_size" if any_size else f"{static_hw[0]}x{static_hw[1]}" if static_hw else ""
+    parts = ("" if nms else "without_nms", size, "" if precision == "fp32" else precision)
+    return "".join(f"_{part}" for part in parts if part)
 
 
-def _judge(path: Path, found: Certificate, checkpoint: Path, split: Split, tolerance: float) -> None:
-    """Write and say the certificate; ExportError, and the file is deleted, where too much is lost."""
-    certificate = path.with_suffix(".json")
+def _place(out: Path | None, checkpoint: Path, form: Format, options: str) -> Path:
+    path = out or run_dir_of(checkpoint) / "export" / f"{checkpoint.stem}{options}{SUFFIX[form]}"
+    if path.suffix != SUFFIX[form]:
+        raise ConfigError(f"--out {path}: expected a name that ends in {SUFFIX[form]}, by which it is recognised")
+    check_writable(path.parent, "--out")
+    return path
+
+
+def certificate_of(path: Path) -> Path:
+    """The JSON file beside an export."""
+    return path.with_name(f"{path.name}.json")
+
+
+def _judge(draft: Path, path: Path, found: Certificate, checkpoint: Path, split: Split, tolerance: float) -> None:
+    """Say the certificate, and put the export and it in their place; ExportError where too much is lost."""
+    certificate, failed = certificate_of(path), path.with_name(f"{path.name}.failed.json")
     origin = {"file": path.name, "checkpoint": str(checkpoint), "split": split, "tolerance": tolerance}
-    size = sum(file.stat().st_size for file in _files(path))
-    write_text(certificate, json.dumps({**origin, "bytes": size, **found.to_dict()}, indent=1))
+    size = sum(file.stat().st_size for file in _files(draft))
+    text = json.dumps({**origin, "bytes": size, **found.to_dict()}, indent=1)
     console.print(found.table())
     for line in found.lines():
         logger.info(line)
-    if not found.change >= -tolerance:
-        for file in _files(path):
-            file.unlink()
-        lost = f"{found.metric} changes by {found.change:+.4f}, and may by -{tolerance:g}"
-        raise ExportError(f"{path}: {lost}; it was deleted; see {certificate}, or allow more with --tolerance")
+    lost = [f"{one.metric} changes by {one.change:+.4f}" for one in found.changes if not one.change >= -tolerance]
+    if lost:
+        write_text(failed, text)
+        what = f"{', '.join(lost)}, and may by -{tolerance:g}"
+        raise ExportError(f"{path}: {what}; it was not written; see {failed}, or allow more with --tolerance")
+    write_text(certificate_of(draft), text)
+    for file, place in zip(_files(draft), _files(path), strict=True):
+        os.replace(file, place)
+    os.replace(certificate_of(draft), certificate)
+    failed.unlink(missing_ok=True)  # of an earlier try
     logger.info(f"written: {path} ({size / 1e6:.1f} MB), {certificate.name}")
 
 
@@ -153,6 +180,8 @@ def describe(
     hw = static_hw or config.data.input_hw
     if any_size and (static_hw or task != "semantic"):
         raise ConfigError("--any-size: is for segmentation models, without --static; leave it out")
+    if not nms and not isinstance(model, YoloDetector):
+        raise ConfigError(f"--without-nms: is for YOLO, this is a {config.model.name}; leave it out")
     if static_hw and any(side < stride or side % stride for side in hw):
         raise ConfigError(f"--static {hw[0]} {hw[1]}: expected multiples of {stride}, the model's coarsest stride")
     limits: dict[str, Any] = {}
@@ -204,26 +233,24 @@ def _write(
     if form == "torch":
         write_program(model, description, path)
         return
-    source = path if form == "onnx" else path.with_suffix(".onnx.tmp")
+    source = path.with_suffix(".onnx")
     source.write_bytes(onnx_model(model, description).SerializeToString())
     if form == "openvino":
-        try:
-            write_openvino(source, description, path, _calibration(description, dataset, num_calibration))
-        finally:
-            source.unlink()
+        write_openvino(source, description, path, _calibration(description, dataset, num_calibration))
 
 
 def _calibration(description: Description, dataset: AnyDataset, number: int) -> list[Any]:
     if description.precision != "int8":
         return []
     images = (np.asarray(dataset[index].image) for index in range(min(number, len(dataset))))
-    return [as_floats(preprocess([image], description.input_hw)[0]) for image in images]
+    return [as_floats(preprocess([image], network_hw(description))[0]) for image in images]
 
 
 def _certified(
-    path: Path, engine: Engine, checkpoint: Path, config: ExperimentConfig, dataset: AnyDataset
+    path: Path, form: Format, checkpoint: Path, config: ExperimentConfig, dataset: AnyDataset
 ) -> Certificate:
-    kind = kind_of(config.model)
+    kind, threads = kind_of(config.model), torch.get_num_threads()
+    engine: Engine = ProgramEngine(path) if form == "torch" else open_engine(path, "cpu", threads)
     read = Description.from_metadata(engine.metadata, str(path))  # as whoever loads the file will
     original: Any = load_predictor(checkpoint, "cpu", 0.0 if kind.finds_objects else None)
     original.input_hw = read.input_hw

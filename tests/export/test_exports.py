@@ -20,18 +20,22 @@ from torchvision.ops import nms
 
 from detseg.checkpoint import read_model_checkpoint
 from detseg.cli import main
+from detseg.data.build import resolve_data
 from detseg.errors import CheckpointError, ConfigError
+from detseg.evaluation.run import evaluation_config, open_split_for
+from detseg.export.certificate import certify
 from detseg.export.networks import network_of
 from detseg.export.run import ExportError, export_checkpoint
+from detseg.metrics.detection import DetectionEvaluator
 from detseg.predict import Detections, ensemble, load_predictor
 from detseg.predict.runtime.description import KEY, Description
-from detseg.predict.runtime.engines import open_engine
-from detseg.predict.runtime.predictor import class_nms
-from detseg.structures import ClassTable
+from detseg.predict.runtime.engines import Outputs, open_engine
+from detseg.predict.runtime.predictor import ExportedPredictor, class_nms
+from detseg.structures import ClassTable, Float32Array
 from tests.export.child import find_boxes
 from tests.models.rcnn.small import small_detector, spread_outputs
 from tests.predict.networks import noise
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, write_colors
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -155,10 +159,11 @@ def test_a_unet_of_one_size(tiny_segmentation: TinyRun, tmp_path: Path) -> None:
         exported(image, tile=(32, 64))
 
 
+@pytest.mark.parametrize("rpn_threshold", [False, True])
 @pytest.mark.parametrize("output_of_label", [None, (2, 4)])
 @pytest.mark.parametrize("masks", [False, True])
 def test_the_graph_of_a_two_stage_detector_is_the_detector(
-    masks: bool, output_of_label: tuple[int, ...] | None
+    masks: bool, output_of_label: tuple[int, ...] | None, rpn_threshold: bool
 ) -> None:
     """The same boxes in the same order of scores, without any exporter."""
     torch.manual_seed(0)
@@ -168,6 +173,9 @@ def test_the_graph_of_a_two_stage_detector_is_the_detector(
     for seed in range(3):
         image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
+            if rpn_threshold:  # that the best 25 of all anchors pass
+                logits = model.read(model.features(image), image).logits
+                model.rpn.score_threshold = float(logits.sigmoid().flatten().sort().values[-25])
             (expected,), outputs = model.predict(image), dict(zip(names, network(image), strict=True))
         order = outputs["scores"].argsort(descending=True, stable=True)
         assert len(expected) > 10
@@ -179,8 +187,9 @@ def test_the_graph_of_a_two_stage_detector_is_the_detector(
 
 
 def test_nms_outside_and_a_fixed_size(tiny_run: TinyRun, tmp_path: Path) -> None:
-    path = tmp_path / "plain.onnx"
-    export_checkpoint(tiny_run.run_dir, "onnx", path, nms=False, static_hw=(64, 96))
+    run = shutil.copytree(tiny_run.run_dir, tmp_path / "run")
+    path = export_checkpoint(run, "onnx", nms=False, static_hw=(64, 96))
+    assert path == run / "export" / "best_without_nms_64x96.onnx"
     engine = open_engine(path)
     raw = engine(np.zeros((1, 3, 64, 96), dtype=np.float32))
     assert raw["boxes"].shape[0] == raw["scores"].shape[0] == 1
@@ -215,38 +224,123 @@ def test_what_the_file_says_of_itself(yolo: Path, tiny_run: TinyRun) -> None:
     assert {one.domain: one.version for one in model.opset_import}[""] == 18
 
 
+def certificate_of(path: Path) -> Any:
+    return json.loads(path.with_name(f"{path.name}.json").read_text())
+
+
 def test_a_certificate(yolo: Path, tiny_run: TinyRun) -> None:
-    said = json.loads(yolo.with_suffix(".json").read_text())
-    assert said["original"] == pytest.approx(tiny_run.evaluate().numbers["AP"], abs=1e-9)
-    assert said["change"] == pytest.approx(said["exported"] - said["original"])
-    assert abs(said["change"]) < 1e-3
+    said = certificate_of(yolo)
+    (change,) = said["changes"]
+    assert change["metric"] == "AP"
+    assert change["original"] == pytest.approx(tiny_run.evaluate().numbers["AP"], abs=1e-9)
+    assert change["change"] == pytest.approx(change["exported"] - change["original"])
+    assert abs(change["change"]) < 1e-3
+    assert set(change["by_class"]) == set(read_model_checkpoint(tiny_run.best).classes.names)
     assert said["box_error"] < 0.01
     assert said["unmatched"] == 0
     assert said["bytes"] == yolo.stat().st_size
-    assert set(said["by_class"]) == set(read_model_checkpoint(tiny_run.best).classes.names)
+    assert min(said["latency_ms"]) > 0
 
 
-def test_an_export_that_loses_too_much_is_deleted(
-    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_certificate_judges_masks(masks: Path, tiny_instances: TinyRun) -> None:
+    said, numbers = certificate_of(masks), tiny_instances.evaluate().numbers
+    assert [change["metric"] for change in said["changes"]] == ["AP", "mask_AP"]
+    for change in said["changes"]:
+        assert change["original"] == pytest.approx(numbers[change["metric"]], abs=1e-9)
+        assert change["low"] <= change["change"] <= change["high"]
+        assert len(change["by_class"]) == 3
+
+
+class WatchedEngine:
+    """An engine that keeps the thresholds that it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._engine = open_engine(path, "cpu")
+        self.metadata, self.name, self.place = self._engine.metadata, "watched", "cpu"
+        self.thresholds: list[float | None] = []
+
+    def __call__(self, images: Float32Array, score_threshold: float | None = None) -> Outputs:
+        self.thresholds.append(score_threshold)
+        return self._engine(images, score_threshold)
+
+
+def test_a_certificate_has_the_time_that_users_see(yolo: Path, tiny_run: TinyRun) -> None:
+    contents = read_model_checkpoint(tiny_run.best)
+    config = resolve_data(evaluation_config(contents.config, "", ()))
+    dataset = open_split_for(config, "val", contents.classes, tiny_run.best)
+    evaluators = DetectionEvaluator(contents.classes), DetectionEvaluator(contents.classes)
+    engine = WatchedEngine(yolo)
+    description = Description.from_metadata(engine.metadata, "")
+    original: Any = load_predictor(tiny_run.run_dir, "cpu", 0.0)
+    certify(original, ExportedPredictor(engine, description, 0.0), dataset, evaluators)
+    assert engine.thresholds == [description.score_threshold] * 9 + [0.3] * (2 + 9)  # two are not timed
+
+
+EARLIER = {"one.onnx": "an earlier export", "one.onnx.json": "and its certificate"}
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("damaged", ["boxes", "masks"])
+def test_an_export_that_loses_too_much_is_not_written(
+    damaged: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A damaged weight stands for whatever goes wrong."""
+    """Damaged weights stand for whatever goes wrong; what an earlier export left stays."""
     import onnx
 
-    from detseg.export import run as export_run
+    exported, run = ("yolo", "tiny_run") if damaged == "boxes" else ("masks", "tiny_instances")
+    model = onnx.load(request.getfixturevalue(exported))
+    for weight in model.graph.initializer:
+        is_float = weight.data_type == onnx.TensorProto.FLOAT
+        if is_float and ("mask" in weight.name if damaged == "masks" else len(weight.dims) == 4):
+            values = onnx.numpy_helper.to_array(weight) * 0 - 1
+            weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    monkeypatch.setattr("detseg.export.run.onnx_model", lambda *_: model)
+    for name, text in EARLIER.items():
+        (tmp_path / name).write_text(text)
+    lost = "AP" if damaged == "boxes" else "mask_AP"
+    with pytest.raises(
+        ExportError, match=rf"onnx: {lost} changes by -0\.\d+, and may by -0\.01; it was not written; see "
+    ):
+        export_checkpoint(request.getfixturevalue(run).run_dir, "onnx", tmp_path / "one.onnx")
+    left = files_of(tmp_path)
+    assert json.loads(left.pop("one.onnx.failed.json"))["changes"][-1]["change"] < -0.01
+    assert left == EARLIER
 
-    def damaged(*arguments: Any) -> Any:
-        model = write(*arguments)
-        for weight in model.graph.initializer:
-            if weight.data_type == onnx.TensorProto.FLOAT and len(weight.dims) == 4:
-                values = onnx.numpy_helper.to_array(weight) * 0
-                weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
-        return model
 
-    write = export_run.onnx_model
-    monkeypatch.setattr(export_run, "onnx_model", damaged)
-    with pytest.raises(ExportError, match=r"AP changes by -0\.\d+, and may by -0\.01; it was deleted; see .*\.json"):
-        export_checkpoint(tiny_run.run_dir, "onnx", tmp_path / "bad.onnx")
-    assert [path.name for path in tmp_path.iterdir()] == ["bad.json"]
+def test_an_interrupted_export_leaves_what_was_there(
+    yolo: Path, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("detseg.export.run.onnx_model", lambda *_: onnx.load(yolo))
+    monkeypatch.setattr("detseg.export.run.certify", interrupted)
+    for name, text in EARLIER.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(KeyboardInterrupt):
+        export_checkpoint(tiny_run.run_dir, "onnx", tmp_path / "one.onnx")
+    assert files_of(tmp_path) == EARLIER
+
+
+def test_int8_of_any_size(tiny_segmentation: TinyRun, tmp_path: Path) -> None:
+    """The size of the run is no multiple of the strides."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    run = shutil.copytree(tiny_segmentation.run_dir, tmp_path / "run")
+    path = export_checkpoint(run, "openvino", precision="int8", any_size=True, tolerance=1.0)
+    assert {file.name for file in (run / "export").iterdir()} == {
+        "best_any_size_int8.xml",
+        "best_any_size_int8.bin",
+        "best_any_size_int8.xml.json",
+    }
+    image = images_of(tiny_segmentation)[0]
+    original = load_predictor(run, "cpu")(image, tile=(32, 64)).labels
+    assert (load_predictor(path)(image, tile=(32, 64)).labels != original).mean() < 0.1
 
 
 def test_openvino_finds_the_same(tiny_run: TinyRun, tmp_path: Path) -> None:
@@ -260,6 +354,7 @@ def test_openvino_finds_the_same(tiny_run: TinyRun, tmp_path: Path) -> None:
     ):
         assert_same(one, other)
     assert_same_in_threads(load_predictor(path, score_threshold=0.0), images)
+    assert {file.name for file in tmp_path.iterdir()} == {"yolo.xml", "yolo.bin", "yolo.xml.json"}
     path.with_suffix(".bin").unlink()
     with pytest.raises(CheckpointError, match=r"its weights, yolo\.bin, are not beside it; copy both"):
         load_predictor(path)
@@ -328,6 +423,29 @@ def test_wrong_commands_are_one_line(
     assert main(["export", str(tiny_run.run_dir), *arguments]) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert re.search(line, error)
+
+
+def test_what_only_other_models_and_data_have(
+    tiny_run: TinyRun, tiny_segmentation: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = write_colors(tmp_path / "empty", {"val": 1})  # its only image has no object
+    for run, argument, line in (
+        (tiny_segmentation, "--without-nms", "--without-nms: is for YOLO, this is a unet; leave it out"),
+        (tiny_run, f"data.root={empty}", "--split val: has nothing annotated to compare by; take another --split"),
+    ):
+        assert main(["export", str(run.run_dir), argument, "--out", str(tmp_path / "out" / "none.onnx")]) == 2
+        assert capsys.readouterr().err.splitlines()[-1].endswith(line)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export", "report", "explain", "compare"])
+def test_an_export_is_no_checkpoint(
+    command: str, yolo: Path, tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = [str(tiny_run.run_dir)] if command == "compare" else []
+    assert main([command, str(yolo), *others]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.endswith("yolo.onnx: is an export; give the run, or the checkpoint, that it was made of")
 
 
 def test_files_that_are_no_exports(yolo: Path, tmp_path: Path) -> None:
