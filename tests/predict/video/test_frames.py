@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from pathlib import Path
@@ -121,6 +122,35 @@ def test_a_file_that_is_cut_short_gives_what_there_is(tmp_path: Path, code: str)
     with open_video(cut) as frames, pytest.raises(DataError, match=r"cut\.\w+: \d+ of the 24 frames that it states"):
         taken.extend(frames)
     assert 2 < len(taken) < 20
+
+
+def overwritten(path: Path, begin: float, end: float) -> Path:
+    """A copy in which a part of the content, given as fractions, is random bytes."""
+    data = bytearray(path.read_bytes())
+    at, after = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    first, last = (round(at + fraction * (after - at)) for fraction in (begin, end))
+    data[first:last] = np.random.default_rng(0).bytes(last - first)
+    target = path.with_name(f"damaged_{path.name}")
+    target.write_bytes(data)
+    return target
+
+
+def test_what_follows_damage_is_decoded_too(video: Path) -> None:
+    taken: list[Any] = []
+    with open_video(overwritten(video, 0.4, 0.6)) as frames, pytest.raises(DataError) as caught:
+        taken.extend(frames)
+    assert 13 < len(taken) < 24
+    assert [frame.number for frame in taken] == list(range(len(taken)))
+    assert taken[-1].time == pytest.approx(23 / FPS, abs=1e-3)
+    last_before = max(frame.time for frame, after in itertools.pairwise(taken) if after.time > frame.time + 1.5 / FPS)
+    what = f"{len(taken)} of the 24 frames that it states could be decoded; the file is damaged, first after"
+    assert str(caught.value) == f"{frames.name}: {what} {last_before:.2f} seconds"
+
+
+def test_a_whole_file_whose_end_is_damaged(video: Path) -> None:
+    """It has an edit list, which does not explain what is missing."""
+    with open_video(overwritten(video, 0.6, 1)) as frames, pytest.raises(DataError, match="damaged, or cut short"):
+        assert 8 < len(list(frames)) < 20
 
 
 def test_what_is_no_video(tmp_path: Path, video: Path) -> None:
