@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 
 from detseg.data.images.sources import check_network
+from detseg.data.images.threads import in_background
 from detseg.errors import ConfigError, DataError
 from detseg.messages import one_line, printable, without_secrets
 from detseg.structures import UInt8Array
@@ -142,8 +143,9 @@ class Video:
 
     def _most_failed(self, number: int) -> int:
         """After how many failures in a row the next frame is still tried."""
-        left = 0 if self._file is None or self.num_frames is None else self.num_frames - number
-        return min(left, _MOST_FAILED)
+        if self._file is None or self.num_frames is None:
+            return 0
+        return min(max(self.num_frames - number, 0), _MOST_FAILED)
 
     def _put(self, frame: Frame) -> None:
         with self._changed:
@@ -200,7 +202,7 @@ def open_video(source: str | Path, allow_network: bool = False, buffer: int = 16
     if STREAM.match(text):
         check_network(text, allow_network)
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT_MS]
-        capture = cv2.VideoCapture(text, cv2.CAP_FFMPEG, limits)
+        capture = in_background(lambda: cv2.VideoCapture(text, cv2.CAP_FFMPEG, limits)).result()  # Ctrl-C ends it
         if not capture.isOpened():
             raise DataError(f"{name}: the server does not answer, or what it sends is no video that is read here")
         is_live = text.lower().startswith("rtsp") or capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import socket
+import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +27,7 @@ from detseg.cli.deploy.predict import predict
 from detseg.data.images.read import ImageBytes, read_image
 from detseg.data.images.sources import StoredImage, find_sources
 from detseg.errors import ConfigError, DataError, ImageSizeError
-from detseg.predict import Predictor
+from detseg.predict import Predictor, open_video
 from detseg.predict.files import predict_files
 from detseg.structures import ClassTable
 from tests.predict.networks import FoundMasks, noise, write_unet
@@ -159,6 +164,28 @@ def test_addresses_only_where_the_network_is_allowed(folder: Path, tmp_path: Pat
         (folder / "none.png").write_bytes((folder / "a.png").read_bytes())
         predict_files(predictor(), urls, tmp_path / "out", allow_network=True, resume=True)
     assert [line["file_name"] for line in lines_of(tmp_path / "out")] == ["c.jpg", "none.png"]
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """It answers nothing, and after half a second Ctrl-C is pressed."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        assert time.monotonic() - began < 5  # the limit on a silent server is 20
+    assert all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_ctrl_c_does_not_wait_for_a_server(folder: Path, tmp_path: Path) -> None:
+    with silent_server() as address:
+        predict_files(predictor(), [folder / "a.png", f"{address}/a.jpg"], tmp_path / "out", allow_network=True)
+    assert [line["file_name"] for line in lines_of(tmp_path / "out")] == ["a.png"]
+    assert json.loads((tmp_path / "out" / "images.json").read_text())["images"][0]["file_name"] == "a.png"
+    with silent_server() as address:
+        open_video(f"{address}/a.mp4", allow_network=True)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "PPM"])

@@ -111,6 +111,18 @@ def test_a_live_source_keeps_the_newest_frames() -> None:
     assert (frames.num_dropped, frames.num_frames, frames.fps) == (92, None, 25)
 
 
+class Understated(Camera):
+    """A file that states half of its frames."""
+
+    def get(self, name: int) -> float:
+        return 50.0 if name == cv2.CAP_PROP_FRAME_COUNT else 25.0
+
+
+def test_a_file_that_states_too_few_frames_gives_all() -> None:
+    with Video(Understated(), "a.mkv", False, buffer=8, file=Path("a.mkv")) as frames:
+        assert len(list(frames)) == 100
+
+
 @pytest.mark.parametrize("code", ["MJPG", "mp4v"])
 def test_a_file_that_is_cut_short_gives_what_there_is(tmp_path: Path, code: str) -> None:
     whole = write_squares(tmp_path / f"whole.{'avi' if code == 'MJPG' else 'mkv'}", code=code)
