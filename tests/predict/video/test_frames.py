@@ -194,3 +194,19 @@ def test_videos_among_sources(tmp_path: Path, video: Path) -> None:
     names = ["day/a", "b", "without_suffix", "camera1", "two", "a"]
     assert [one.name.as_posix() for one in videos] == names
     assert others == [places[0], places[3], addresses[3]]
+
+
+def test_patterns_of_videos(tmp_path: Path, video: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "day").mkdir()
+    for name in ("clip.mp4", "clip.avi", "day/other.mp4", "without_suffix"):
+        (tmp_path / name).write_bytes(video.read_bytes())
+    for name in ("c.png", "c.zip", "notes.txt"):
+        (tmp_path / name).touch()
+    videos, others = split_videos([str(tmp_path / "cl*.mp4")])
+    assert ([one.name.as_posix() for one in videos], others) == (["clip"], [])
+    pattern = str(tmp_path / "*")
+    videos, others = split_videos([pattern])
+    assert [one.name.as_posix() for one in videos] == ["clip_avi", "clip_mp4", "day/other", "without_suffix"]
+    assert others == [pattern]
+    assert f"{pattern}: matches 1 file of another kind ({tmp_path}/notes.txt); not used" in caplog.text
+    assert split_videos([str(tmp_path / "*.mkv")]) == ([], [str(tmp_path / "*.mkv")])
