@@ -114,9 +114,11 @@ class Video:
         number, last, began = 0, -1.0, 0.0
         num_failed, damaged_at = 0, None  # in a row; the time before the first frame that others follow
         try:
-            while not self._is_closed and num_failed <= self._most_failed(number):
+            while not self._is_closed:
                 if not self._capture.grab():
                     num_failed += 1
+                    if num_failed > self._most_failed(number):
+                        break
                     continue
                 now = time.monotonic()
                 began = began or now
@@ -142,7 +144,7 @@ class Video:
                 self._changed.notify_all()
 
     def _most_failed(self, number: int) -> int:
-        """After how many failures in a row the next frame is still tried."""
+        """How many frames in a row may fail before the end counts as reached."""
         if self._file is None or self.num_frames is None:
             return 0
         return min(max(self.num_frames - number, 0), _MOST_FAILED)

@@ -111,6 +111,18 @@ def test_a_live_source_keeps_the_newest_frames() -> None:
     assert (frames.num_dropped, frames.num_frames, frames.fps) == (92, None, 25)
 
 
+class Unsteady(Camera):
+    """Every second frame is broken."""
+
+    def retrieve(self) -> tuple[bool, Any]:
+        return self.num % 2 == 1, super().retrieve()[1]
+
+
+def test_a_live_source_goes_on_after_a_broken_frame() -> None:
+    with Video(Unsteady(), "camera:0", True, buffer=50) as frames:
+        assert len(list(frames)) == 50
+
+
 class Understated(Camera):
     """A file that states half of its frames."""
 
