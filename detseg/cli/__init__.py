@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 
-from detseg.cli import benchmark, config, find_lr, train, tune
-from detseg.cli.data import check, convert, show, split
-from detseg.cli.deploy import export, export_weights, predict, serve
-from detseg.cli.evaluation import compare, evaluate, explain, report
-from detseg.cli.tool import run_tool
-from detseg.errors import ConfigError
-from detseg.messages import did_you_mean, printable
+try:
+    from detseg.cli import benchmark, config, find_lr, train, tune
+    from detseg.cli.data import check, convert, show, split
+    from detseg.cli.deploy import export, export_weights, predict, serve
+    from detseg.cli.evaluation import compare, evaluate, explain, report
+    from detseg.cli.tool import run_tool
+    from detseg.errors import ConfigError
+    from detseg.messages import did_you_mean, printable
+except KeyboardInterrupt:  # these take tenths of a second, in which nothing has begun
+    sys.exit(130)
 
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int | None], str]] = {
     "train": (train.train, "train what a configuration file describes, or resume a run"),

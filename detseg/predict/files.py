@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ logger = logging.getLogger("detseg")
 
 UNREADABLE = "unreadable.txt"
 """The images of the last run that could not be read, with the reason, one a line; only where there are any."""
+
+_LONGEST_NAME = 246  # bytes; file systems take 255, of which `atomic_write` needs 9
 
 # PGM holds grey only, and the drawings are coloured; of the others OpenCV has no writer.
 _DRAWN_AS = {".pgm": ".png", **dict.fromkeys((".avif", ".heic", ".heif", ".jfif"), ".jpg")}
@@ -166,12 +169,15 @@ def _drawn_copies(images: Sequence[ImageFile], out: Path, pictures: bool) -> lis
 
 
 def _check_files(output: Output, images: Sequence[ImageFile], copies: Sequence[Path] | None, overwrite: bool) -> None:
-    """DataError for files that would overwrite an image (be it through a link), one another, or other work."""
+    """DataError for files that would overwrite an image (be it through a link), one another, or other work, or whose
+    names no disk takes."""
     files = [] if copies is None else [(image.path, copy) for image, copy in zip(images, copies, strict=True)]
     files += [(image.path, file) for image in images for file in output.files(image.name)]
     owners: dict[Path, Place] = {}
     sources = {_identity(image.path) for image in images}
     for image, file in files:
+        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in file.parts):
+            raise DataError(f"{image}: its name has a part of more than {_LONGEST_NAME} bytes; rename it")
         if (identity := _identity(file)) and identity in sources:
             raise DataError(f"{file}: is an image to predict for and would be overwritten; choose another --out")
         place = file.resolve()  # two names may be links to one file
@@ -181,6 +187,10 @@ def _check_files(output: Output, images: Sequence[ImageFile], copies: Sequence[P
                 "predict them into different --out folders"
             )
         owners[place] = image
+    folders = {folder: image for place, image in owners.items() for folder in place.parents}
+    for file in owners.keys() & folders.keys():
+        what = f"would be a file, of {owners[file]}, and a folder, of {folders[file]}"
+        raise DataError(f"{file}: {what}; rename one of them, or predict them into different --out folders")
     for file in () if overwrite else output.must_not_exist([image.name for image in images]):
         if file.exists():
             raise DataError(

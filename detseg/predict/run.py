@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from rich.progress import track
 
 from detseg.data.images.sources import StoredImage
+from detseg.data.images.threads import in_background
 from detseg.errors import DataError, ImageSizeError
 from detseg.memory import MemoryErrors
 from detseg.messages import console
@@ -23,6 +23,8 @@ from detseg.structures import UInt8Array
 logger = logging.getLogger("detseg")
 
 MEMORY_ADVICE = "take smaller tiles (--tile) or a smaller --batch-size, or a device with more memory (--device)"
+
+_PATIENCE = 0.5  # seconds for a decoder to end, after an error or Ctrl-C; a download is not waited for
 
 _Batch: TypeAlias = Sequence[ImageFile]
 _Read: TypeAlias = list[UInt8Array | DataError]
@@ -69,25 +71,19 @@ class FileRun:
         own = batches[self._share.rank :: self._share.num]
         to_do = [batch for batch in own if not all(map(self._journal.has, batch))]
         with MemoryErrors(MEMORY_ADVICE) as errors:
-            shown = track(
-                self._read_ahead(to_do), "predicting", len(to_do), console=console, disable=self._share.rank > 0
-            )
-            for batch, reading in shown:
-                errors.doing = f"predicting for {batch[0].path}"
-                self._predict_batch(batch, reading.result())
+            following = iter([*to_do, ()])
+            reading = self._start_reading(next(following))
+            try:
+                for batch in track(to_do, "predicting", console=console, disable=self._share.rank > 0):
+                    errors.doing = f"predicting for {batch[0].path}"
+                    arrays = reading.result()
+                    reading = self._start_reading(next(following))  # meanwhile
+                    self._predict_batch(batch, arrays)
+            finally:
+                wait([reading], _PATIENCE)
 
-    def _read_ahead(self, batches: Sequence[_Batch]) -> Iterator[tuple[_Batch, Future[_Read]]]:
-        """Each batch, while a thread reads the next one."""
-        pool = ThreadPoolExecutor(1)
-        try:
-            reading: deque[tuple[_Batch, Future[_Read]]] = deque()
-            for batch in batches:
-                reading.append((batch, pool.submit(self._read, batch)))
-                if len(reading) > 1:
-                    yield reading.popleft()
-            yield from reading
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    def _start_reading(self, batch: _Batch) -> Future[_Read]:
+        return in_background(lambda: self._read(batch))
 
     def _read(self, batch: _Batch) -> _Read:
         arrays: _Read = []

@@ -165,6 +165,20 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert process.returncode == 1
 
 
+def test_ctrl_c_while_the_commands_load_has_no_traceback() -> None:
+    code = """
+import sys
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == "detseg.cli.tune":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupts())
+from detseg.cli import main
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_several_mistakes_are_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "a\nerror: b.yaml"
     config.write_text("data: {name: voc, root: x}\nmodel: {name: yolo}\nsed: 1\nrun_dirr: x\n")

@@ -30,10 +30,13 @@ def predict(argv: Sequence[str]) -> int:
     from PIL import Image
 
     from detseg.predict.video.find import split_videos
+    from detseg.predict.video.run import video_places
 
     share = _share()
     videos, images = split_videos(arguments.images)
     _check_video_options(arguments, bool(videos), bool(images), share)
+    if videos:
+        video_places(videos, arguments.out, not arguments.no_pictures, arguments.overwrite)  # before any work
     passed_over, errors = False, list[DataError]()
     with exit_on_sigterm():
         predictor, refine = _opened(arguments, _device(arguments.device, share))

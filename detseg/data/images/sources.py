@@ -10,14 +10,15 @@ import re
 import time
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from http.client import HTTPException
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypeAlias
 from urllib import request
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from detseg.data.images.find import find_images
@@ -32,7 +33,9 @@ MAX_MEMBER_BYTES = 2**30
 MAX_DOWNLOAD_BYTES = 2**28
 _TIMEOUT, _LONGEST = 20.0, 120.0  # seconds without a byte, and of a whole download
 _CHUNK = 2**16
+_SUFFIXES = IMAGE_SUFFIXES | OTHER_IMAGE_SUFFIXES
 _ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+_SAFE = "%/:=&?~+!$,;'@()*[]"  # stands for itself in a path or query, or is quoted already
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -88,8 +91,7 @@ class ImageAddress(StoredImage):
             opener.add_handler(handler)
         data, end = bytearray(), time.monotonic() + _LONGEST
         try:
-            wanted = request.Request(self.url, headers={"User-Agent": "detseg"})
-            with opener.open(wanted, timeout=_TIMEOUT) as response:
+            with opener.open(_request(self.url), timeout=_TIMEOUT) as response:
                 while chunk := response.read1(_CHUNK):
                     data += chunk
                     if len(data) > MAX_DOWNLOAD_BYTES:
@@ -115,7 +117,8 @@ def find_sources(
     are those of images that cannot be read here are passed over with a warning, and added to ``passed_over``.
 
     Args:
-        sources: files, folders, patterns (``photos/*/*.jpg``, ``**`` for folders of any depth), ZIP files, addresses.
+        sources: files, folders, patterns (``photos/*/*.jpg``, ``**`` for folders of any depth; they match ZIP files,
+            too), ZIP files, addresses.
         passed_over: gets what was passed over.
         allow_network: whether images may be downloaded from addresses.
 
@@ -135,9 +138,10 @@ def find_sources(
         elif path.is_file():
             found.append((path, Path(path.name)))
         elif path.is_dir():
-            found += _readable(path, [(path / name, name) for name in _images(path)], passed_over)
-        elif _MAGIC.search(str(source)):
-            found += _readable(path, _matches(path), passed_over)
+            images = find_images(path, suffixes=_SUFFIXES)
+            found += _readable(path, [(path / name, name) for name in images], passed_over)
+        elif is_pattern(source):
+            found += _matches(path, passed_over)
         else:
             raise DataError(f"{path}: no such file or folder")
     if passed_over:
@@ -152,21 +156,35 @@ def check_network(address: str, is_allowed: bool) -> None:
         raise ConfigError(f"{printable(without_secrets(address))}: {what}, or allow_network=True in Python")
 
 
-def _images(folder: Path) -> list[Path]:
-    return find_images(folder, suffixes=IMAGE_SUFFIXES | OTHER_IMAGE_SUFFIXES)
+def is_pattern(source: Path | str) -> bool:
+    """Whether a source is a pattern, and no file or folder of that name."""
+    return bool(_MAGIC.search(str(source))) and not Path(source).exists()
 
 
-def _matches(pattern: Path) -> list[tuple[Place, Path]]:
-    """The images that a pattern matches, and those below folders that it matches, hidden ones left out."""
-    fixed = next(i for i, part in enumerate(pattern.parts) if _MAGIC.search(part))
-    folder, rest = Path(*pattern.parts[:fixed]), str(Path(*pattern.parts[fixed:]))
-    found = dict[Path, Place]()  # ** matches each folder below, too
+def match_pattern(pattern: Path | str, suffixes: Set[str]) -> list[tuple[Path, Path]]:
+    """The files that a pattern matches, whatever they are, and those with one of the ``suffixes`` below folders that it
+    matches, hidden ones left out; each with its name, the path relative to the fixed part of the pattern. Sorted."""
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if _MAGIC.search(part))
+    folder, rest = Path(*parts[:fixed]), str(Path(*parts[fixed:]))
+    found = dict[Path, Path]()  # ** matches each folder below, too
     for path in folder.glob(rest):
-        for one in [path / below for below in _images(path)] if path.is_dir() else [path]:
+        for one in [path / below for below in find_images(path, suffixes=suffixes)] if path.is_dir() else [path]:
             name = one.relative_to(folder)
-            if name.suffix.lower() in IMAGE_SUFFIXES | OTHER_IMAGE_SUFFIXES and all(p[0] != "." for p in name.parts):
+            if all(part[0] != "." for part in name.parts):
                 found[name] = one
     return [(found[name], name) for name in sorted(found)]
+
+
+def _matches(pattern: Path, passed_over: list[Path]) -> list[tuple[Place, Path]]:
+    """The images that a pattern matches; those of ZIP files are named as if these were folders."""
+    matched = match_pattern(pattern, _SUFFIXES)
+    archives = [(path, name) for path, name in matched if name.suffix.lower() == ".zip" and path.is_file()]
+    images: list[tuple[Place, Path]] = [(path, name) for path, name in matched if name.suffix.lower() in _SUFFIXES]
+    found = _readable(pattern, images, passed_over) if images or not archives else []
+    for path, name in archives:
+        found += [(place, name.with_suffix("") / inside) for place, inside in _in_zip(path, passed_over)]
+    return found
 
 
 def _in_zip(path: Path, passed_over: list[Path]) -> list[tuple[Place, Path]]:
@@ -176,13 +194,19 @@ def _in_zip(path: Path, passed_over: list[Path]) -> list[tuple[Place, Path]]:
         archive = ZipFile(path)
     except (BadZipFile, OSError, NotImplementedError) as error:
         raise DataError(f"{path}: cannot be read as a ZIP file ({one_line(error)})") from error
+    in_front = min((info.header_offset for info in archive.infolist()), default=0)
+    if in_front:
+        what = (
+            f"its list of files leaves out the first {in_front} bytes: it is cut short after a ZIP file that is in it"
+        )
+        raise DataError(f"{path}: {what}, or something was put in front; pack it anew")
     inside: list[tuple[Place, Path]] = []
     for name in sorted({info.filename for info in archive.infolist() if not info.is_dir()}):
         place = PurePosixPath(name.replace("\\", "/"))
         if place.is_absolute() or ".." in place.parts or PureWindowsPath(name).drive:
             raise DataError(f"{path}: the name {printable(repr(name))} leads out of the ZIP file; pack it anew")
         is_hidden = any(part[0] == "." or part == "__MACOSX" for part in place.parts)
-        if not is_hidden and place.suffix.lower() in IMAGE_SUFFIXES | OTHER_IMAGE_SUFFIXES:
+        if not is_hidden and place.suffix.lower() in _SUFFIXES | {".zip"}:  # those within are passed over
             inside.append((ZipMember(archive, name), Path(place)))
     return _readable(path, inside, passed_over)
 
@@ -207,6 +231,19 @@ def _describe(files: Sequence[Path]) -> str:
     needs = "".join(f"; some {reason}" for reason in reasons)
     names = listed([str(path) for path in files])
     return f"passed over, since they cannot be read: {counted(len(files), 'file')} ({names}){needs}"
+
+
+def _request(url: str) -> request.Request:
+    """What asks for an address, of which spaces and the like are quoted, and name and password sent (RFC 7617)."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    path, query = (quote(part, safe=_SAFE) for part in (parts.path, parts.query))
+    wanted = request.Request(urlunsplit((parts.scheme, host, path, query, "")), headers={"User-Agent": "detseg"})
+    if user:
+        name, _, password = user.partition(":")
+        login = b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode("ascii")
+        wanted.add_unredirected_header("Authorization", f"Basic {login}")  # another host does not get it
+    return wanted
 
 
 def _name_of(url: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import struct
 import threading
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from typing import Any
 import cv2
 
 from detseg.data.images.sources import check_network
+from detseg.data.images.threads import in_background
 from detseg.errors import ConfigError, DataError
 from detseg.messages import one_line, printable, without_secrets
 from detseg.structures import UInt8Array
@@ -26,6 +28,8 @@ logger = logging.getLogger("detseg")
 CAMERA = re.compile(r"camera:(\d+)")
 STREAM = re.compile(r"(rtsp|rtsps|http|https)://", re.IGNORECASE)
 _TIMEOUT_MS = 20_000  # of a server: to open, and until the next frame
+_MOST_FAILED = 10_000  # frames in a row that cannot be decoded, before the end of a file counts as reached
+_MAX_MOVIE_BYTES = 2**26
 _FPS = 25.0  # where a source does not say
 _LOST = 0.02
 """Fraction of the frames and of the length that may be missing before a file counts as damaged: some only estimate."""
@@ -57,8 +61,8 @@ class Video:
         name: what messages call it.
         is_live: whether it is a camera or a stream without an end.
         buffer: frames that are decoded ahead, at least 1.
-        is_whole: whether a file is known not to be cut short; frames that it states and does not give are then no
-            error, but a warning, since phones trim videos by a list of what is to be shown.
+        file: where it is one of this machine. After frames that cannot be decoded later ones are tried, and an MP4 may
+            state more frames than its edit list shows, since phones trim so.
 
     Attributes:
         fps: frames per second, on average.
@@ -66,12 +70,12 @@ class Video:
         num_dropped: of a live source, so far.
     """
 
-    def __init__(self, capture: Any, name: str, is_live: bool, buffer: int, is_whole: bool = False) -> None:
+    def __init__(self, capture: Any, name: str, is_live: bool, buffer: int, file: Path | None = None) -> None:
         self.name, self.is_live, self.num_dropped = name, is_live, 0
         fps, count = float(capture.get(cv2.CAP_PROP_FPS)), float(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else _FPS
         self.num_frames = int(count) if not is_live and count > 0 else None
-        self._capture, self._room, self._is_whole = capture, buffer, is_whole
+        self._capture, self._room, self._file = capture, buffer, file
         self._waiting: deque[Frame] = deque()
         self._changed = threading.Condition()
         self._has_ended = self._is_closed = False
@@ -108,19 +112,29 @@ class Video:
 
     def _decode(self) -> None:
         number, last, began = 0, -1.0, 0.0
+        num_failed, damaged_at = 0, None  # in a row; the time before the first frame that others follow
         try:
-            while not self._is_closed and self._capture.grab():
+            while not self._is_closed:
+                if not self._capture.grab():
+                    num_failed += 1
+                    if num_failed > self._most_failed(number):
+                        break
+                    continue
                 now = time.monotonic()
                 began = began or now
                 seconds = now - began if self.is_live else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 if number and seconds <= last:  # a file without time stamps
                     seconds = last + 1 / self.fps
                 is_whole, image = self._capture.retrieve()
-                if is_whole:
-                    self._put(Frame(number, seconds, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
-                    number, last = number + 1, seconds
+                if not is_whole:
+                    num_failed += 1
+                    continue
+                if num_failed and damaged_at is None:
+                    damaged_at = max(last, 0.0)
+                self._put(Frame(number, seconds, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
+                number, last, num_failed = number + 1, seconds, 0
             if not self._is_closed:
-                self._error = self._missing(number, last)
+                self._error = self._missing(number, last, damaged_at)
         except cv2.error as error:
             self._error = DataError(f"{self.name}: cannot be decoded after {number} frames ({one_line(error)})")
         finally:
@@ -128,6 +142,12 @@ class Video:
             with self._changed:
                 self._has_ended = True
                 self._changed.notify_all()
+
+    def _most_failed(self, number: int) -> int:
+        """How many frames in a row may fail before the end counts as reached."""
+        if self._file is None or self.num_frames is None:
+            return 0
+        return min(max(self.num_frames - number, 0), _MOST_FAILED)
 
     def _put(self, frame: Frame) -> None:
         with self._changed:
@@ -139,18 +159,23 @@ class Video:
             self._waiting.append(frame)
             self._changed.notify_all()
 
-    def _missing(self, number: int, last: float) -> DataError | None:
-        """An error where both the frames and the time of the last one say that the end is missing."""
+    def _missing(self, number: int, last: float, damaged_at: float | None) -> DataError | None:
+        """An error where frames are missing in between, or both the frames and the time of the last one say that the
+        end is missing."""
         if not number:
             return DataError(f"{self.name}: no frame of it can be decoded; is it a whole video?")
         if self.num_frames is None:
             return None
-        length = self.num_frames / self.fps
-        if number >= self.num_frames * (1 - _LOST) - 1 or last + 2 / self.fps >= length * (1 - _LOST):
-            return None
         what = f"{self.name}: {number} of the {self.num_frames} frames that it states could be decoded"
-        if self._is_whole:
-            logger.warning(f"{what}; the others are cut off by an edit list, or damaged")
+        if damaged_at is not None:
+            return DataError(f"{what}; the file is damaged, first after {damaged_at:.2f} seconds")
+        end = last + 2 / self.fps
+        length = self.num_frames / self.fps
+        if number >= self.num_frames * (1 - _LOST) - 1 or end >= length * (1 - _LOST):
+            return None
+        shown = None if self._file is None else _edited_length(self._file)
+        if shown is not None and end >= shown * (1 - _LOST):
+            logger.warning(f"{what}; the others are cut off by an edit list")
             return None
         return DataError(f"{what}; the file is damaged, or cut short")
 
@@ -179,7 +204,7 @@ def open_video(source: str | Path, allow_network: bool = False, buffer: int = 16
     if STREAM.match(text):
         check_network(text, allow_network)
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT_MS]
-        capture = cv2.VideoCapture(text, cv2.CAP_FFMPEG, limits)
+        capture = in_background(lambda: cv2.VideoCapture(text, cv2.CAP_FFMPEG, limits)).result()  # Ctrl-C ends it
         if not capture.isOpened():
             raise DataError(f"{name}: the server does not answer, or what it sends is no video that is read here")
         is_live = text.lower().startswith("rtsp") or capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
@@ -193,22 +218,37 @@ def open_video(source: str | Path, allow_network: bool = False, buffer: int = 16
         raise DataError(f"{name}: its name is no UTF-8, with which OpenCV opens no video; rename it") from None
     if not capture.isOpened():
         raise DataError(f"{name}: is no video, of a kind that is not read here, or damaged: cut short, or empty")
-    return Video(capture, name, False, buffer, _has_whole_boxes(path))
+    return Video(capture, name, False, buffer, path)
 
 
-def _has_whole_boxes(path: Path) -> bool:
-    """Whether a file is an MP4 or MOV that ends where its last box does (ISO/IEC 14496-12, 4.2)."""
+def _edited_length(path: Path) -> float | None:
+    """How many seconds of an MP4 or MOV are shown: the shortest of its edit lists (ISO/IEC 14496-12, 8.6.6); None where
+    it has none."""
+    movie, lengths = _movie_box(path), []
+    begin = movie.find(b"mvhd") + 4
+    try:
+        (scale,) = struct.unpack_from(">I", movie, begin + (20 if movie[begin] else 12))  # ticks a second
+        for found in re.finditer(b"elst", movie):
+            version, num = struct.unpack_from(">B3xI", movie, found.end())
+            entry = ">Q12x" if version else ">I8x"  # its length, its begin, its speed
+            places = (found.end() + 8 + i * struct.calcsize(entry) for i in range(num))
+            lengths.append(sum(struct.unpack_from(entry, movie, place)[0] for place in places) / scale)
+    except (struct.error, IndexError, ZeroDivisionError):  # damaged here, too
+        return None
+    return min(lengths, default=None)
+
+
+def _movie_box(path: Path) -> bytes:
+    """The box on what is in an MP4 or MOV; nothing where the file is no such, or it does not say where that is."""
     size, at = path.stat().st_size, 0
     with path.open("rb") as file:
         while at < size:
             file.seek(at)
             head = file.read(16)
-            length = int.from_bytes(head[:4], "big")
-            if at == 0 and head[4:8] != b"ftyp":
-                return False
-            if length == 1:
-                length = int.from_bytes(head[8:16], "big")
-            if length < 8:  # 0: to the end of the file
-                return length == 0
+            length = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4], "big")
+            if length < 8 or (at == 0 and head[4:8] != b"ftyp"):
+                break
+            if head[4:8] == b"moov":
+                return head[8:] + file.read(min(length, _MAX_MOVIE_BYTES) - 16)
             at += length
-    return at == size
+    return b""

@@ -67,7 +67,7 @@ def predict_videos(
     least = max(getattr(predictor, "score_threshold", 0.0), min(refine.thresholds.values(), default=0.0))
     if track:
         ObjectTracker(1.0, least)  # says what is missing
-    places = _places(videos, out, pictures, overwrite)
+    places = video_places(videos, out, pictures, overwrite)
     failed = []
     for video, (lines, drawn) in zip(videos, places, strict=True):
         try:
@@ -83,10 +83,11 @@ def predict_videos(
         raise DataError(f"{of}{'; '.join(failed[:3])}{more}")
 
 
-def _places(
+def video_places(
     videos: Sequence[VideoSource], out: Path, pictures: bool, overwrite: bool
 ) -> list[tuple[Path, Path | None]]:
-    """Where JSON lines and drawn videos go. DataError: a file exists, is a video itself, or would be written twice."""
+    """Where JSON lines and drawn videos go, None: there are none. DataError: a file exists, is a video itself, or would
+    be written twice."""
     places: list[tuple[Path, Path | None]] = []
     owners: dict[Path, str] = {}
     for video in videos:

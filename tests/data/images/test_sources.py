@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import socket
+import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +27,7 @@ from detseg.cli.deploy.predict import predict
 from detseg.data.images.read import ImageBytes, read_image
 from detseg.data.images.sources import StoredImage, find_sources
 from detseg.errors import ConfigError, DataError, ImageSizeError
-from detseg.predict import Predictor
+from detseg.predict import Predictor, open_video
 from detseg.predict.files import predict_files
 from detseg.structures import ClassTable
 from tests.predict.networks import FoundMasks, noise, write_unet
@@ -81,6 +86,15 @@ def test_patterns(folder: Path, pattern: str, expected: list[str]) -> None:
     assert [place for place, _ in found] == [folder.parent / ("photos/" * ("photos/" in pattern) + n) for n in expected]
 
 
+def test_a_pattern_matches_zip_files(folder: Path, tmp_path: Path) -> None:
+    """Their images are named as if each were a folder."""
+    zipped(folder, folder / "more.zip", ["inner/c.zip"])
+    passed_over: list[Path] = []
+    found = find_sources([str(folder / "[am]*")], passed_over)
+    assert [name.as_posix() for _, name in found] == ["a.png", "more/a.png", "more/b/a.png", "more/b/c.jpg"]
+    assert passed_over == [folder / "more.zip" / "inner" / "c.zip"]
+
+
 def test_a_pattern_of_nothing(folder: Path) -> None:
     with pytest.raises(DataError, match=r"\*\.gif: holds no images"):
         find_sources([str(folder / "*.gif")])
@@ -113,6 +127,37 @@ def test_zip_files_without_images(tmp_path: Path) -> None:
         find_sources([tmp_path / "none.zip"])
 
 
+def test_a_zip_file_that_is_cut_behind_one_that_is_in_it(folder: Path, tmp_path: Path) -> None:
+    inner = zipped(folder, tmp_path / "inner.zip")
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        for name in (folder / "a.png", inner, folder / "b" / "c.jpg"):
+            archive.write(name, name.name)
+    data = (tmp_path / "outer.zip").read_bytes()
+    (tmp_path / "cut.zip").write_bytes(data[: data.index(b"c.jpg", data.index(b"PK\5\6"))])
+    before = data.index(inner.read_bytes())
+    with pytest.raises(DataError, match=rf"cut\.zip: its list of files leaves out the first {before} bytes: it is cut"):
+        find_sources([tmp_path / "cut.zip"])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["d.jpg", "d.jpg/inside.jpg"],
+            r"d\.jpg: would be a file, of .*/d\.jpg, and a folder, of .*inside\.jpg; ",
+        ),
+        (["x" * 300 + ".jpg"], r"xxx\.jpg: its name has a part of more than 246 bytes; rename it"),
+    ],
+)
+def test_names_that_no_disk_takes_are_refused_before_work(tmp_path: Path, names: list[str], message: str) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    with pytest.raises(DataError, match=message):
+        predict_files(predictor(), [tmp_path / "a.zip"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_bomb_and_damage_in_a_zip_file_are_named_and_the_rest_is_done(folder: Path, tmp_path: Path) -> None:
     archive = zipped(folder, tmp_path / "a.zip")
     data = bytearray(archive.read_bytes())
@@ -133,9 +178,9 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[str]:
+def server(folder: Path, kind: type[Quiet] = Quiet) -> Iterator[str]:
     def handler(*arguments: Any) -> Quiet:
-        return Quiet(*arguments, directory=str(folder))
+        return kind(*arguments, directory=str(folder))
 
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()
@@ -159,6 +204,50 @@ def test_addresses_only_where_the_network_is_allowed(folder: Path, tmp_path: Pat
         (folder / "none.png").write_bytes((folder / "a.png").read_bytes())
         predict_files(predictor(), urls, tmp_path / "out", allow_network=True, resume=True)
     assert [line["file_name"] for line in lines_of(tmp_path / "out")] == ["c.jpg", "none.png"]
+
+
+class WithPassword(Quiet):
+    def do_GET(self) -> None:
+        if self.headers["Authorization"] == "Basic bWU6c2U6Y3JldA==":  # me:se:cret
+            super().do_GET()
+        else:
+            self.send_error(401)
+
+
+def test_addresses_with_a_password_and_with_spaces(folder: Path) -> None:
+    (folder / "b" / "ü 1.png").write_bytes((folder / "a.png").read_bytes())
+    with server(folder, WithPassword) as address:
+        start = address.replace("//", "//me:se%3Acret@")
+        for name in ("b/ü 1.png", "b/%C3%BC%201.png?x=a b"):
+            ((place, _),) = find_sources([f"{start}/{name}"], allow_network=True)
+            assert isinstance(place, StoredImage)
+            np.testing.assert_array_equal(read_image(place.load(10_000)), read_image(folder / "a.png"))
+        ((place, _),) = find_sources([f"{address}/a.png"], allow_network=True)
+        assert isinstance(place, StoredImage)
+        with pytest.raises(DataError, match="401"):
+            place.load(10_000)
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """It answers nothing, and after half a second Ctrl-C is pressed."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        assert time.monotonic() - began < 5  # the limit on a silent server is 20
+    assert all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_ctrl_c_does_not_wait_for_a_server(folder: Path, tmp_path: Path) -> None:
+    with silent_server() as address:
+        predict_files(predictor(), [folder / "a.png", f"{address}/a.jpg"], tmp_path / "out", allow_network=True)
+    assert [line["file_name"] for line in lines_of(tmp_path / "out")] == ["a.png"]
+    assert json.loads((tmp_path / "out" / "images.json").read_text())["images"][0]["file_name"] == "a.png"
+    with silent_server() as address:
+        open_video(f"{address}/a.mp4", allow_network=True)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "PPM"])

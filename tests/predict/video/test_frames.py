@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from pathlib import Path
@@ -110,6 +111,30 @@ def test_a_live_source_keeps_the_newest_frames() -> None:
     assert (frames.num_dropped, frames.num_frames, frames.fps) == (92, None, 25)
 
 
+class Unsteady(Camera):
+    """Every second frame is broken."""
+
+    def retrieve(self) -> tuple[bool, Any]:
+        return self.num % 2 == 1, super().retrieve()[1]
+
+
+def test_a_live_source_goes_on_after_a_broken_frame() -> None:
+    with Video(Unsteady(), "camera:0", True, buffer=50) as frames:
+        assert len(list(frames)) == 50
+
+
+class Understated(Camera):
+    """A file that states half of its frames."""
+
+    def get(self, name: int) -> float:
+        return 50.0 if name == cv2.CAP_PROP_FRAME_COUNT else 25.0
+
+
+def test_a_file_that_states_too_few_frames_gives_all() -> None:
+    with Video(Understated(), "a.mkv", False, buffer=8, file=Path("a.mkv")) as frames:
+        assert len(list(frames)) == 100
+
+
 @pytest.mark.parametrize("code", ["MJPG", "mp4v"])
 def test_a_file_that_is_cut_short_gives_what_there_is(tmp_path: Path, code: str) -> None:
     whole = write_squares(tmp_path / f"whole.{'avi' if code == 'MJPG' else 'mkv'}", code=code)
@@ -121,6 +146,35 @@ def test_a_file_that_is_cut_short_gives_what_there_is(tmp_path: Path, code: str)
     with open_video(cut) as frames, pytest.raises(DataError, match=r"cut\.\w+: \d+ of the 24 frames that it states"):
         taken.extend(frames)
     assert 2 < len(taken) < 20
+
+
+def overwritten(path: Path, begin: float, end: float) -> Path:
+    """A copy in which a part of the content, given as fractions, is random bytes."""
+    data = bytearray(path.read_bytes())
+    at, after = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    first, last = (round(at + fraction * (after - at)) for fraction in (begin, end))
+    data[first:last] = np.random.default_rng(0).bytes(last - first)
+    target = path.with_name(f"damaged_{path.name}")
+    target.write_bytes(data)
+    return target
+
+
+def test_what_follows_damage_is_decoded_too(video: Path) -> None:
+    taken: list[Any] = []
+    with open_video(overwritten(video, 0.4, 0.6)) as frames, pytest.raises(DataError) as caught:
+        taken.extend(frames)
+    assert 13 < len(taken) < 24
+    assert [frame.number for frame in taken] == list(range(len(taken)))
+    assert taken[-1].time == pytest.approx(23 / FPS, abs=1e-3)
+    last_before = max(frame.time for frame, after in itertools.pairwise(taken) if after.time > frame.time + 1.5 / FPS)
+    what = f"{len(taken)} of the 24 frames that it states could be decoded; the file is damaged, first after"
+    assert str(caught.value) == f"{frames.name}: {what} {last_before:.2f} seconds"
+
+
+def test_a_whole_file_whose_end_is_damaged(video: Path) -> None:
+    """It has an edit list, which does not explain what is missing."""
+    with open_video(overwritten(video, 0.6, 1)) as frames, pytest.raises(DataError, match="damaged, or cut short"):
+        assert 8 < len(list(frames)) < 20
 
 
 def test_what_is_no_video(tmp_path: Path, video: Path) -> None:
@@ -152,3 +206,19 @@ def test_videos_among_sources(tmp_path: Path, video: Path) -> None:
     names = ["day/a", "b", "without_suffix", "camera1", "two", "a"]
     assert [one.name.as_posix() for one in videos] == names
     assert others == [places[0], places[3], addresses[3]]
+
+
+def test_patterns_of_videos(tmp_path: Path, video: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "day").mkdir()
+    for name in ("clip.mp4", "clip.avi", "day/other.mp4", "without_suffix"):
+        (tmp_path / name).write_bytes(video.read_bytes())
+    for name in ("c.png", "c.zip", "notes.txt"):
+        (tmp_path / name).touch()
+    videos, others = split_videos([str(tmp_path / "cl*.mp4")])
+    assert ([one.name.as_posix() for one in videos], others) == (["clip"], [])
+    pattern = str(tmp_path / "*")
+    videos, others = split_videos([pattern])
+    assert [one.name.as_posix() for one in videos] == ["clip_avi", "clip_mp4", "day/other", "without_suffix"]
+    assert others == [pattern]
+    assert f"{pattern}: matches 1 file of another kind ({tmp_path}/notes.txt); not used" in caplog.text
+    assert split_videos([str(tmp_path / "*.mkv")]) == ([], [str(tmp_path / "*.mkv")])

@@ -193,8 +193,9 @@ def test_what_else_is_refused(
     with pytest.raises(DataError, match=r"squares\.mp4: is a video to predict for and would be overwritten"):
         predict([str(checkpoint), str(video), "--out", str(video.parent), "--overwrite", "--device", "cpu"])
     (tmp_path / "squares.mp4").write_bytes(video.read_bytes())
-    with pytest.raises(DataError, match=r"squares_frames\.jsonl: two videos would be written here"):
-        predict([str(checkpoint), str(tmp_path / "squares.mp4"), *begin])
+    cv2.imwrite(str(tmp_path / "photo.png"), noise(40, 60))  # is not predicted for first
+    with pytest.raises(DataError, match=r"squares_mp4_frames\.jsonl: two videos would be written here"):
+        predict([str(checkpoint), str(tmp_path / "squares.mp4"), str(tmp_path / "photo.png"), *begin])
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="a video is done by one process: predict it without torchrun, apart from im"):
