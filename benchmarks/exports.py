@@ -57,6 +57,8 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=7, metavar="N", help="of each latency (7)")
     parser.add_argument("--file", type=Path, default=RESULTS, help="the rows (benchmarks/exports.jsonl)")
     arguments = parser.parse_args()
+    if CPU != "all":
+        _forbid_bfloat16()
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(arguments.threads)
     rows = read_rows(arguments.file)
@@ -72,6 +74,14 @@ def main() -> None:
                         file.write(json.dumps(row) + "\n")
                     rows.append(row)
     print(table(rows))
+
+
+def _forbid_bfloat16() -> None:
+    """OpenVINO asks the CPU for it, and not oneDNN, which then has no kernels."""
+    import openvino
+
+    compile_model, full = openvino.compile_model, {"INFERENCE_PRECISION_HINT": "f32"}
+    openvino.compile_model = lambda model, device, config: compile_model(model, device, config | full)
 
 
 KEY = ("run", "format", "precision", "cpu", "threads")
