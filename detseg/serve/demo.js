@@ -10,9 +10,9 @@ const make = (name, properties = {}, ...children) => {
 const MAX_SIDE = 1600, MIN_SIDE = 800;  // of what is drawn, pixels: the longer side
 
 let service = null;    // what /models says
-let image = null;      // { blob, picture }
-let answers = [];      // { model, content, milliseconds, map } of each model that is shown
-let turn = 0;          // the latest image or model asked for; what comes for an older one is dropped
+let image = null;      // { blob, loading: a promise of what the browser shows of it, or null }, as chosen last
+let answers = [];      // { model, content, picture, milliseconds, map } of each model that is shown
+let turn = 0;          // the latest request; what comes for an older one is dropped
 const hidden = new Set();  // names of classes
 
 const fail = message => { element("error").textContent = message; element("error").hidden = !message; };
@@ -68,15 +68,11 @@ function fillOthers() {
   if (others.includes(before)) element("other").value = before;
 }
 
-async function take(blob) {
+function take(blob) {
   if (!service || !blob) return;
-  const mine = ++turn;
-  fail("");
-  let picture = null;
-  try {
-    picture = await loaded(URL.createObjectURL(blob));
-  } catch { /* the service may read what this browser does not show */ }
-  if (mine === turn) { image = { blob, picture }; await predict(); }
+  // The service may read what this browser does not show.
+  image = { blob, loading: loaded(URL.createObjectURL(blob)).catch(() => null) };
+  predict();
 }
 
 function loaded(address) {
@@ -88,9 +84,14 @@ function loaded(address) {
   });
 }
 
+// What is shown stays as it is, dimmed, until the answers replace it; an error takes it away.
 async function predict() {
   if (!image) return;
-  const mine = ++turn, names = [element("model").value, element("other").value].filter(Boolean), found = [];
+  const { blob, loading } = image, mine = ++turn, found = [];
+  const names = [element("model").value, element("other").value].filter(Boolean);
+  fail("");
+  element("results").classList.add("old");
+  element("more").hidden = true;
   element("status").textContent = "Predicting …";
   try {
     for (const name of names) {  // one after the other, so that they do not slow each other
@@ -98,19 +99,22 @@ async function predict() {
       const query = new URLSearchParams({ model: name, masks: "true" });
       if (model.task === "detection") query.set("score", service.min_score);
       const begin = performance.now();
-      const headers = { "Content-Type": /^image\//.test(image.blob.type) ? image.blob.type : "application/octet-stream" };
-      const content = await (await ask(`predict?${query}`, { method: "POST", body: image.blob, headers })).json();
-      const milliseconds = performance.now() - begin;
-      found.push({ model, content, milliseconds, map: content.labels ? await readMap(content.labels, model) : null });
+      const headers = { "Content-Type": /^image\//.test(blob.type) ? blob.type : "application/octet-stream" };
+      const content = await (await ask(`predict?${query}`, { method: "POST", body: blob, headers })).json();
+      const milliseconds = performance.now() - begin, map = content.labels ? await readMap(content.labels, model) : null;
+      found.push({ model, content, picture: await loading, milliseconds, map });
     }
   } catch (error) {
     if (mine !== turn) return;
+    answers = [];
+    for (const id of ["results", "more"]) element(id).hidden = true;
     element("status").textContent = "";
     return fail(error.message);
   }
   if (mine !== turn) return;
   answers = found;
-  fail(image.picture ? "" : "This browser cannot show this kind of image; the list below is right all the same.");
+  if (!found[0].picture) fail("This browser cannot show this kind of image; the list below is right all the same.");
+  element("results").classList.remove("old");
   for (const id of ["controls", "results", "more"]) element(id).hidden = false;
   listClasses();
   draw();
@@ -148,11 +152,12 @@ const visible = content => content.objects.filter(one => one.score >= Number(ele
 
 function draw() {
   element("at").textContent = Number(element("threshold").value).toFixed(2);
+  if (!answers.length) return;
   const allCounts = [];  // of each answer: objects of each class, or its part of the image
   const figures = answers.map(answer => {
     const counts = new Map();
     allCounts.push(counts);
-    const { model, content } = answer;
+    const { model, content, picture } = answer;
     const canvas = make("canvas");
     canvas.setAttribute("role", "img");
     const longest = Math.max(content.image.width, content.image.height);
@@ -160,7 +165,7 @@ function draw() {
     canvas.width = Math.max(1, Math.round(content.image.width * scale));
     canvas.height = Math.max(1, Math.round(content.image.height * scale));
     const context = canvas.getContext("2d");
-    if (image.picture) context.drawImage(image.picture, 0, 0, canvas.width, canvas.height);
+    if (picture) context.drawImage(picture, 0, 0, canvas.width, canvas.height);
     const lines = content.objects ? drawObjects(context, answer, scale, counts) : drawMap(context, answer, counts);
     const first = `${lines.length} ${content.objects ? lines.length === 1 ? "object" : "objects" : lines.length === 1 ? "class" : "classes"}`;
     canvas.setAttribute("aria-label", `${model.name}: ${first}`);
@@ -170,12 +175,13 @@ function draw() {
       make("figcaption", {}, make("p", { textContent: `${first} · ${times}` }),
         make("ol", {}, ...lines.map(line => make("li", { textContent: line }))))) };
   });
-  element("results").className = answers.length === 1 ? "single" : "";
+  element("results").classList.toggle("single", answers.length === 1);
   element("results").replaceChildren(...figures.map(figure => figure.node));
   for (const label of element("classes").querySelectorAll("label")) {
     const numbers = allCounts.map(counts => counts.get(label.firstElementChild.value) ?? 0);
     label.querySelector(".count").textContent = numbers.some(Boolean) ? numbers.join(" / ") : "";
   }
+  if (element("results").classList.contains("old")) return;  // the line says what is waited for
   element("status").textContent = answers.map(({ model }, i) => `${model.name}: ${figures[i].first}`).join("; ");
   const shown = answers.map(({ content }) => content.objects ? { ...content, objects: visible(content) } : content);
   element("json").textContent = JSON.stringify(shown.length === 1 ? shown[0] : shown, null, 1);
@@ -266,7 +272,7 @@ element("key-form").addEventListener("submit", event => { event.preventDefault()
 element("file").addEventListener("change", event => { take(event.target.files[0]); event.target.value = ""; });
 element("threshold").addEventListener("input", draw);
 element("masks").addEventListener("change", draw);
-addEventListener("resize", () => { if (answers.length) draw(); });
+addEventListener("resize", draw);
 element("model").addEventListener("change", () => { fillOthers(); predict(); });
 element("other").addEventListener("change", predict);
 for (const [id, none] of [["all", false], ["none", true]]) element(id).addEventListener("click", () => {

@@ -120,6 +120,35 @@ def test_two_models_side_by_side_and_samples(service: httpx.Client, tmp_path: Pa
         assert page.value("[...element('other').options].map(o => o.value)") == ["", "map", "masks"]
 
 
+def test_a_picture_is_shown_with_its_own_answers_alone(service: httpx.Client, tmp_path: Path) -> None:
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    Image.fromarray(np.full((50, 90, 3), 200, dtype=np.uint8)).save(small)
+    Image.fromarray(np.full((60, 80, 3), 90, dtype=np.uint8)).save(large)
+    with Page(str(service.base_url), tmp_path) as page:
+        page.wait("service")
+        page.value("element('model').value = 'masks'")
+        choose(page, small)
+        page.click("#masks")
+        page.value("window.real = fetch; window.fetch = () => new Promise(() => {})")
+        page.choose_file("#file", large)
+        page.wait("element('results').classList.contains('old')")  # dimmed, and the same picture as before
+        page.value("element('threshold').focus()")
+        page.press("ArrowRight", 39)
+        assert color_at(page, 0.9, 0.9) == [200, 200, 200]
+        assert text(page, "status") == "Predicting …"
+        # A model that fails: nothing is shown that is not of the chosen one, and the next finds the image that was chosen.
+        page.value("window.fetch = () => Promise.resolve(new Response('{\"error\": \"full\"}', { status: 503 }))")
+        page.value("element('model').value = 'boxes'; element('model').dispatchEvent(new Event('change'))")
+        page.wait("element('error').textContent === 'full'")
+        page.press("ArrowRight", 39)
+        assert page.value("element('results').hidden && element('more').hidden")
+        page.value("window.fetch = window.real")
+        page.value("element('model').value = 'masks'; element('model').dispatchEvent(new Event('change'))")
+        page.wait("!element('results').hidden")
+        assert color_at(page, 0.9, 0.9) == [90, 90, 90]
+        assert page.value("element('error').hidden && !element('results').classList.contains('old')")
+
+
 def test_the_camera(service: httpx.Client, tmp_path: Path) -> None:
     with Page(str(service.base_url), tmp_path) as page:
         page.wait("service")
