@@ -56,7 +56,7 @@ def serve(
         else:
             del models
             start = partial(_application, list(paths), settings, list(samples))
-            Multiprocess(server_config(start, settings, factory=True), sockets=[listener]).run()
+            _Workers(server_config(start, settings, factory=True), sockets=[listener]).run()
 
 
 def server_config(app: Any, settings: ServiceSettings, factory: bool = False) -> Config:
@@ -76,6 +76,17 @@ def server_config(app: Any, settings: ServiceSettings, factory: bool = False) ->
         timeout_graceful_shutdown=round(2 * settings.timeout + HEADER_SECONDS),
         timeout_worker_healthcheck=60,  # a worker that imports torch does not answer for seconds
     )
+
+
+class _Workers(Multiprocess):
+    """uvicorn's processes; the socket is closed here, too, when they are told to stop: while it is open in one process
+    the system goes on queueing connections, which nobody accepts."""
+
+    def terminate_all(self) -> None:
+        """Tell all to stop."""
+        super().terminate_all()
+        for one in self.sockets:
+            one.close()
 
 
 class HttpProtocol(H11Protocol):

@@ -108,7 +108,21 @@ def test_several_workers_share_the_port_and_the_numbers(tiny_run: TinyRun) -> No
         counted = re.search(r'detseg_requests_total{path="/predict",status="200"} (\d+)', client.get("/metrics").text)
         assert counted is not None
         assert counted[1] == "30"
-        process.terminate()
+        # A stop: what was accepted is answered, and nobody else waits in a queue for it.
+        port = client.base_url.port
+        assert port is not None
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as slow:
+            head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(image)}\r\n\r\n"
+            slow.sendall(head.encode() + image[:9])
+            time.sleep(0.3)
+            process.terminate()
+            end = time.monotonic() + 10
+            with pytest.raises(ConnectionRefusedError):
+                while time.monotonic() < end:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    time.sleep(0.1)
+            slow.sendall(image[9:])
+            assert slow.recv(100).startswith(b"HTTP/1.1 200 ")
         assert process.wait(60) == 0
 
 
