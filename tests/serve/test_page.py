@@ -76,7 +76,9 @@ def test_a_detector(service: httpx.Client, tiny_run: TinyRun, tmp_path: Path) ->
         assert "to predict" in page.value("document.querySelector('figcaption p').textContent")
         # A row marks its box in the picture.
         page.value("document.querySelector('figure li').dispatchEvent(new PointerEvent('pointerenter'))")
-        mark, canvas = page.value("['.mark', 'canvas'].map(s => document.querySelector(s).getBoundingClientRect().toJSON())")
+        mark, canvas = page.value(
+            "['.mark', 'canvas'].map(s => document.querySelector(s).getBoundingClientRect().toJSON())"
+        )
         scale = canvas["width"] / shown["image"]["width"]
         x1, _, x2, _ = shown["objects"][0]["box"]
         assert mark["left"] - canvas["left"] == pytest.approx(x1 * scale, abs=1)
@@ -154,7 +156,7 @@ def test_a_picture_is_shown_with_its_own_answers_alone(service: httpx.Client, tm
         assert color_at(page, 0.9, 0.9) == [200, 200, 200]
         assert text(page, "status") == "Predicting …"
         # A model that fails: nothing is shown that is not of the chosen one, and the next finds the image that was chosen.
-        page.value("window.fetch = () => Promise.resolve(new Response('{\"error\": \"full\"}', { status: 503 }))")
+        page.value('window.fetch = () => Promise.resolve(new Response(\'{"error": "full"}\', { status: 503 }))')
         page.value("element('model').value = 'boxes'; element('model').dispatchEvent(new Event('change'))")
         page.wait("element('error').textContent === 'full'")
         page.press("ArrowRight", 39)
