@@ -145,8 +145,10 @@ class HttpProtocol(H11Protocol):
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """A second Ctrl-C cancels the requests, which is no error of theirs."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+    """A second Ctrl-C cancels requests and lifespan, which is no error of theirs; of the lifespan the traceback is the
+    message."""
+    is_raised = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not is_raised and "CancelledError" not in record.getMessage()
 
 
 def _application(paths: Sequence[Path], settings: ServiceSettings, samples: Sequence[Path]) -> Starlette:

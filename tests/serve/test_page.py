@@ -155,7 +155,7 @@ def test_a_picture_is_shown_with_its_own_answers_alone(service: httpx.Client, tm
         page.press("ArrowRight", 39)
         assert color_at(page, 0.9, 0.9) == [200, 200, 200]
         assert text(page, "status") == "Predicting …"
-        # A model that fails: nothing is shown that is not of the chosen one, and the next finds the image that was chosen.
+        # A model that fails: nothing is shown that is not of the chosen one, and the next sees the chosen image.
         page.value('window.fetch = () => Promise.resolve(new Response(\'{"error": "full"}\', { status: 503 }))')
         page.value("element('model').value = 'boxes'; element('model').dispatchEvent(new Event('change'))")
         page.wait("element('error').textContent === 'full'")

@@ -118,11 +118,9 @@ def test_several_workers_share_the_port_and_the_numbers(tiny_run: TinyRun) -> No
             slow.sendall(head.encode() + image[:9])
             time.sleep(0.3)
             process.terminate()
-            end = time.monotonic() + 10
+            time.sleep(2)
             with pytest.raises(ConnectionRefusedError):
-                while time.monotonic() < end:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    time.sleep(0.1)
+                socket.create_connection(("127.0.0.1", port))
             slow.sendall(image[9:])
             assert slow.recv(100).startswith(b"HTTP/1.1 200 ")
         assert process.wait(60) == 0
@@ -131,7 +129,7 @@ def test_several_workers_share_the_port_and_the_numbers(tiny_run: TinyRun) -> No
 @pytest.mark.processes
 def test_a_worker_that_cannot_start_ends_the_service(tiny_run: TinyRun, tmp_path: Path) -> None:
     best = shutil.copy(tiny_run.best, tmp_path / "mine.ckpt")
-    words = [sys.executable, "-m", "detseg", "serve", str(best), *"--workers 2 --port 0 --device cpu".split()]
+    words = [sys.executable, "-m", "detseg", "serve", str(best), *["--workers", "2", "--port", "0", "--device", "cpu"]]
     with subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         try:
             assert process.stdout is not None
