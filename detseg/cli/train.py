@@ -11,7 +11,7 @@ from detseg.config.load import config_to_yaml
 from detseg.errors import require_training_extra
 
 
-def train(argv: Sequence[str]) -> None:
+def train(argv: Sequence[str], how_to_resume: str | None = None) -> None:
     """A configuration → a training: detseg train configs/yolo_voc.yaml trainer.max_epochs=3 [--resume]"""
     parser = experiment_parser("train", "Train the model that a configuration file describes.")
     resume = (
@@ -34,6 +34,7 @@ def train(argv: Sequence[str]) -> None:
     from detseg.training.setup.build import Own
 
     with stop_on_signals() as stop:
+        stop.how_to_resume = how_to_resume or stop.how_to_resume
         run(config, arguments.config, arguments.resume, Own(stop=stop))
 
 

@@ -51,13 +51,20 @@ def label_map(logits: Tensor, letterbox: Letterbox) -> Tensor:
     if not 0 < len(planes) < 256:
         raise ValueError(f"logits: expected 1 to 255 classes, got {len(planes)}")
     num_at_once = max(_PIECE // (hw[0] * hw[1]), 1)
-    best, label = _interpolate(planes[:num_at_once], hw).max(dim=0)
-    labels = label.to(torch.uint8)
+    best, labels = _best(_interpolate(planes[:num_at_once], hw))
     for first in range(num_at_once, len(planes), num_at_once):
-        value, label = _interpolate(planes[first : first + num_at_once], hw).max(dim=0)
-        labels = torch.where(value > best, (label + first).to(torch.uint8), labels)
+        value, label = _best(_interpolate(planes[first : first + num_at_once], hw))
+        labels = torch.where(value > best, label + first, labels)
         best = torch.maximum(best, value)
     return labels
+
+
+def _best(planes: Tensor) -> tuple[Tensor, Tensor]:
+    """(C, H, W) → the largest of each pixel, and its position as uint8."""
+    if len(planes) == 1:  # of a large image, for which torch would write int64 positions
+        return planes[0], torch.zeros_like(planes[0], dtype=torch.uint8)
+    value, label = planes.max(dim=0)
+    return value, label.to(torch.uint8)
 
 
 def _without_padding(logits: Tensor, letterbox: Letterbox) -> Tensor:

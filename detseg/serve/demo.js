@@ -10,9 +10,10 @@ const make = (name, properties = {}, ...children) => {
 const MAX_SIDE = 1600, MIN_SIDE = 800;  // of what is drawn, pixels: the longer side
 
 let service = null;    // what /models says
-let image = null;      // { blob, picture }
-let answers = [];      // { model, content, milliseconds, map } of each model that is shown
-let turn = 0;          // the latest image or model asked for; what comes for an older one is dropped
+let image = null;      // { blob, loading: a promise of what the browser shows of it, or null }, as chosen last
+let answers = [];      // { model, content, picture, milliseconds, map } of each model that is shown
+let turn = 0;          // the latest request; what comes for an older one is dropped
+let drawnWidth = 0;    // of the column of a picture, for which it was drawn
 const hidden = new Set();  // names of classes
 
 const fail = message => { element("error").textContent = message; element("error").hidden = !message; };
@@ -26,7 +27,10 @@ async function ask(path, options = {}) {
   } catch {
     throw new Error("The service does not answer. Is it still running?");
   }
-  if (response.status === 401) element("key-form").hidden = false;
+  if (response.status === 401) {
+    element("key-form").hidden = false;
+    throw new Error(key ? "This key is not right." : "This service needs its key.");
+  }
   if (!response.ok) {
     const text = await response.text();
     let message = text;
@@ -47,18 +51,24 @@ async function start() {
   element("model").replaceChildren(...service.models.map(model => make("option", { textContent: model.name })));
   fillOthers();
   element("choice").hidden = service.models.length < 2;
-  if (service.models.length === 1) element("intro").prepend(`${service.models[0].name}. `);
+  element("finds").replaceChildren(...service.models.map(({ name, task, classes }) => make("p", {}, make("strong", { textContent: name }),
+    `${task === "detection" ? " finds " : " gives each pixel one of: "}${listed(classes)}`)));
+  document.title = `${service.models.map(model => model.name).join(", ")}: detseg serve`;
   element("threshold").min = service.min_score;
   element("threshold").value = service.score;
   element("camera").hidden = !navigator.mediaDevices?.getUserMedia;
   element("samples").hidden = !service.samples;
-  for (let number = 0; number < service.samples; number++) {
+  const samples = Array.from({ length: service.samples }, (_, number) => {
     const picture = make("img", { src: `samples/${number}`, alt: `sample ${number + 1}` });
     const button = make("button", { type: "button" }, picture);
     button.addEventListener("click", async () => take(await (await fetch(picture.src)).blob()));
-    element("samples").append(button);
-  }
+    return button;
+  });
+  element("samples").replaceChildren(element("samples").firstElementChild, ...samples);
+  predict();
 }
+
+const listed = names => names.slice(0, 20).join(", ") + (names.length > 20 ? ` and ${names.length - 20} more` : "");
 
 function fillOthers() {
   const chosen = element("model").value, before = element("other").value;
@@ -68,15 +78,11 @@ function fillOthers() {
   if (others.includes(before)) element("other").value = before;
 }
 
-async function take(blob) {
-  if (!service || !blob) return;
-  const mine = ++turn;
-  fail("");
-  let picture = null;
-  try {
-    picture = await loaded(URL.createObjectURL(blob));
-  } catch { /* the service may read what this browser does not show */ }
-  if (mine === turn) { image = { blob, picture }; await predict(); }
+function take(blob) {
+  if (!blob) return;
+  // The service may read what this browser does not show.
+  image = { blob, loading: loaded(URL.createObjectURL(blob)).catch(() => null) };
+  service ? predict() : start();
 }
 
 function loaded(address) {
@@ -88,9 +94,15 @@ function loaded(address) {
   });
 }
 
+// What is shown stays as it is, dimmed, until the answers replace it; an error takes it away.
 async function predict() {
   if (!image) return;
-  const mine = ++turn, names = [element("model").value, element("other").value].filter(Boolean), found = [];
+  const { blob, loading } = image, mine = ++turn, found = [];
+  const names = [element("model").value, element("other").value].filter(Boolean);
+  fail("");
+  element("key-form").hidden = true;
+  element("results").classList.add("old");
+  element("more").hidden = true;
   element("status").textContent = "Predicting …";
   try {
     for (const name of names) {  // one after the other, so that they do not slow each other
@@ -98,19 +110,22 @@ async function predict() {
       const query = new URLSearchParams({ model: name, masks: "true" });
       if (model.task === "detection") query.set("score", service.min_score);
       const begin = performance.now();
-      const headers = { "Content-Type": /^image\//.test(image.blob.type) ? image.blob.type : "application/octet-stream" };
-      const content = await (await ask(`predict?${query}`, { method: "POST", body: image.blob, headers })).json();
-      const milliseconds = performance.now() - begin;
-      found.push({ model, content, milliseconds, map: content.labels ? await readMap(content.labels, model) : null });
+      const headers = { "Content-Type": /^image\//.test(blob.type) ? blob.type : "application/octet-stream" };
+      const content = await (await ask(`predict?${query}`, { method: "POST", body: blob, headers })).json();
+      const milliseconds = performance.now() - begin, map = content.labels ? await readMap(content.labels, model) : null;
+      found.push({ model, content, picture: await loading, milliseconds, map });
     }
   } catch (error) {
     if (mine !== turn) return;
+    answers = [];
+    for (const id of ["results", "more"]) element(id).hidden = true;
     element("status").textContent = "";
     return fail(error.message);
   }
   if (mine !== turn) return;
   answers = found;
-  fail(image.picture ? "" : "This browser cannot show this kind of image; the list below is right all the same.");
+  if (!found[0].picture) fail("This browser cannot show this kind of image; the list below is right all the same.");
+  element("results").classList.remove("old");
   for (const id of ["controls", "results", "more"]) element(id).hidden = false;
   listClasses();
   draw();
@@ -148,11 +163,13 @@ const visible = content => content.objects.filter(one => one.score >= Number(ele
 
 function draw() {
   element("at").textContent = Number(element("threshold").value).toFixed(2);
+  if (!answers.length) return;
+  drawnWidth = columnWidth();
   const allCounts = [];  // of each answer: objects of each class, or its part of the image
   const figures = answers.map(answer => {
     const counts = new Map();
     allCounts.push(counts);
-    const { model, content } = answer;
+    const { model, content, picture } = answer;
     const canvas = make("canvas");
     canvas.setAttribute("role", "img");
     const longest = Math.max(content.image.width, content.image.height);
@@ -160,25 +177,49 @@ function draw() {
     canvas.width = Math.max(1, Math.round(content.image.width * scale));
     canvas.height = Math.max(1, Math.round(content.image.height * scale));
     const context = canvas.getContext("2d");
-    if (image.picture) context.drawImage(image.picture, 0, 0, canvas.width, canvas.height);
+    if (picture) context.drawImage(picture, 0, 0, canvas.width, canvas.height);
     const lines = content.objects ? drawObjects(context, answer, scale, counts) : drawMap(context, answer, counts);
     const first = `${lines.length} ${content.objects ? lines.length === 1 ? "object" : "objects" : lines.length === 1 ? "class" : "classes"}`;
     canvas.setAttribute("aria-label", `${model.name}: ${first}`);
+    const frame = make("div", { className: "frame" }, canvas);
+    const rows = lines.map(({ text, box }) => {
+      const row = make("li", { textContent: text });
+      if (box) marks(row, frame, box, content.image);
+      return row;
+    });
     const { decode_ms, predict_ms } = content.timing;
     const times = `${Math.round(answer.milliseconds)} ms in all: ${Math.round(decode_ms)} to decode the image, ${Math.round(predict_ms)} to predict`;
-    return { canvas, first, node: make("figure", {}, make("h2", { textContent: model.name, hidden: answers.length < 2 }), canvas,
-      make("figcaption", {}, make("p", { textContent: `${first} · ${times}` }),
-        make("ol", {}, ...lines.map(line => make("li", { textContent: line }))))) };
+    return { canvas, first, node: make("figure", {}, make("h2", { textContent: model.name, hidden: answers.length < 2 }), frame,
+      make("figcaption", {}, make("p", { textContent: times }), make("ol", {}, ...rows))) };
   });
-  element("results").className = answers.length === 1 ? "single" : "";
+  element("results").classList.toggle("single", answers.length === 1);
   element("results").replaceChildren(...figures.map(figure => figure.node));
   for (const label of element("classes").querySelectorAll("label")) {
-    const numbers = allCounts.map(counts => counts.get(label.firstElementChild.value) ?? 0);
-    label.querySelector(".count").textContent = numbers.some(Boolean) ? numbers.join(" / ") : "";
+    label.querySelector(".count").textContent = allCounts.map(counts => counts.get(label.firstElementChild.value) ?? "–").join(" / ");
   }
+  element("whose").textContent = answers.length > 1 ? answers.map(({ model }) => model.name).join(" / ") : "";
+  if (element("results").classList.contains("old")) return;  // the line says what is waited for
   element("status").textContent = answers.map(({ model }, i) => `${model.name}: ${figures[i].first}`).join("; ");
-  const shown = answers.map(({ content }) => content.objects ? { ...content, objects: visible(content) } : content);
-  element("json").textContent = JSON.stringify(shown.length === 1 ? shown[0] : shown, null, 1);
+  writeJson();
+}
+
+// Of what is shown: the objects, or the classes whose pixels are counted.
+function json() {
+  const shown = answers.map(({ content }) => content.objects ? { ...content, objects: visible(content) }
+    : { ...content, pixels: Object.fromEntries(Object.entries(content.pixels).filter(([name]) => !hidden.has(name))) });
+  return JSON.stringify(shown.length === 1 ? shown[0] : shown, null, 1);
+}
+
+const writeJson = () => { if (element("json").parentElement.open) element("json").textContent = json(); };
+
+// A row of the list shows its box in the picture: by the mouse, or by a tap, until another place is tapped.
+function marks(row, frame, [x1, y1, x2, y2], { width, height }) {
+  const mark = make("div", { className: "mark" });
+  Object.assign(mark.style, { left: `${100 * x1 / width}%`, top: `${100 * y1 / height}%`,
+    width: `${100 * (x2 - x1) / width}%`, height: `${100 * (y2 - y1) / height}%` });
+  row.tabIndex = -1;
+  for (const kind of ["pointerenter", "focus"]) row.addEventListener(kind, () => frame.append(mark));
+  for (const kind of ["pointerleave", "blur"]) row.addEventListener(kind, () => mark.remove());
 }
 
 function columnWidth() {
@@ -187,29 +228,68 @@ function columnWidth() {
 }
 
 function drawObjects(context, { model, content }, scale, counts) {
-  const objects = visible(content), { width, height } = context.canvas;
+  const objects = visible(content), { width, height } = context.canvas, colors = toldApart(objects, model.shades);
   if (element("masks").checked) paint(context, content.image, pixels => {
-    for (const one of [...objects].reverse()) if (one.mask) fillMask(pixels, one.mask, model.colors[one.label]);
+    for (const [i, one] of [...objects.entries()].reverse()) if (one.mask) fillMask(pixels, one.mask, colors[i]);
   });
   const unit = width / Math.min(width, columnWidth());  // pixels of the canvas in one of the page
   context.lineWidth = 2 * unit;
   context.font = `${12 * unit}px system-ui, sans-serif`;
   context.textBaseline = "middle";
-  for (const one of [...objects].reverse()) {  // the surest on top
-    const [x1, y1, x2, y2] = one.box.map(value => value * scale);
-    context.strokeStyle = model.colors[one.label];
+  const boxes = objects.map(one => one.box.map(value => value * scale));
+  for (const [i, [x1, y1, x2, y2]] of [...boxes.entries()].reverse()) {  // the surest on top
+    context.strokeStyle = colors[i];
     context.strokeRect(x1, y1, x2 - x1, y2 - y1);
   }
-  for (const one of [...objects].reverse()) {
-    const [x1, y1] = one.box.map(value => value * scale), color = context.fillStyle = model.colors[one.label];
-    const text = `${one.name} ${one.score.toFixed(2)}`, high = 16 * unit, wide = context.measureText(text).width + 6 * unit;
-    const left = Math.max(0, Math.min(x1, width - wide)), top = y1 >= high ? y1 - high : Math.min(y1, height - high);
-    context.fillRect(left, top, wide, high);
-    context.fillStyle = brightness(color) > 140 ? "#000" : "#fff";
-    context.fillText(text, left + 3 * unit, top + high / 2);
+  const taken = [], high = 16 * unit;  // labels
+  for (const [i, one] of objects.entries()) {  // the surest choose first
+    const text = shortened(context, one.name, ` ${one.score.toFixed(2)}`, width - 6 * unit);
+    const place = placed(boxes[i], context.measureText(text).width + 6 * unit, high, boxes, taken, width, height);
+    if (!place) continue;  // the list has it
+    taken.push(place);
+    context.fillStyle = colors[i];
+    context.fillRect(place[0], place[1], place[2] - place[0], high);
+    context.fillStyle = brightness(colors[i]) > 140 ? "#000" : "#fff";
+    context.fillText(text, place[0] + 3 * unit, place[1] + high / 2);
   }
-  for (const one of objects) counts.set(one.name, (counts.get(one.name) ?? 0) + 1);
-  return objects.map(one => `${one.name} ${one.score.toFixed(2)}`);
+  for (const name of model.classes) counts.set(name, 0);
+  for (const one of objects) counts.set(one.name, counts.get(one.name) + 1);
+  return objects.map(one => ({ text: `${one.name} ${one.score.toFixed(2)}`, box: one.box }));
+}
+
+// A colour for each object, the class's own unless it touches another of its class; as detseg.draw does it.
+function toldApart(objects, shades) {
+  const numbers = [];
+  for (const { box, label } of objects) {
+    const used = new Set(numbers.filter((_, i) => {
+      const other = objects[i];
+      return other.label === label && other.box[0] <= box[2] && other.box[1] <= box[3] && other.box[2] >= box[0] && other.box[3] >= box[1];
+    }));
+    let number = 0;
+    while (used.has(number)) number++;
+    numbers.push(number);
+  }
+  return objects.map(({ label }, i) => shades[label][numbers[i] % shades[label].length]);
+}
+
+// A name and its score, of which the name is cut where both are wider than the picture.
+function shortened(context, name, score, most) {
+  let kept = name;
+  while (kept && context.measureText((kept === name ? kept : `${kept}…`) + score).width > most) kept = kept.slice(0, -1);
+  return (kept === name ? kept : `${kept}…`) + score;
+}
+
+// Where the label of a box lies, null where there is no room: in the picture, over no other label, and over little of any box.
+function placed(own, wide, high, boxes, taken, width, height) {
+  const covered = ([x1, y1, x2, y2], [a1, b1, a2, b2]) => Math.max(0, Math.min(x2, a2) - Math.max(x1, a1)) * Math.max(0, Math.min(y2, b2) - Math.max(y1, b1));
+  const [x1, y1, x2, y2] = own;
+  for (const [x, y] of [[x1, y1 - high], [x2 - wide, y1 - high], [x1, y2], [x2 - wide, y2], [x1, y1], [x1, y2 - high]]) {
+    const left = Math.max(0, Math.min(x, width - wide)), place = [left, y, left + wide, y + high];
+    if (y < 0 || y + high > height || taken.some(other => covered(place, other))) continue;
+    const most = 0.25;  // of a box, by this label and the others; as detseg.draw has it
+    if (boxes.every(box => !covered(place, box) || [place, ...taken].reduce((sum, one) => sum + covered(one, box), 0) <= most * (box[2] - box[0]) * (box[3] - box[1]))) return place;
+  }
+  return null;
 }
 
 function drawMap(context, { model, content, map }, counts) {
@@ -224,8 +304,9 @@ function drawMap(context, { model, content, map }, counts) {
   });
   const parts = Object.entries(content.pixels).filter(([, number]) => number).sort((a, b) => b[1] - a[1])
     .map(([name, number]) => [name, number < total / 2000 ? "< 0.1 %" : `${(100 * number / total).toFixed(1)} %`]);
+  for (const name of model.classes) counts.set(name, "0 %");
   for (const [name, part] of parts) counts.set(name, part);
-  return parts.filter(([name]) => !hidden.has(name)).map(([name, part]) => `${name} ${part}`);
+  return parts.filter(([name]) => !hidden.has(name)).map(([name, part]) => ({ text: `${name} ${part}` }));
 }
 
 // What `fill` puts into pixels of the image's size, over what is drawn.
@@ -262,11 +343,11 @@ function fillMask({ data, width }, { size: [height], counts }, color) {
 const rgb = color => [1, 3, 5].map(i => parseInt(color.slice(i, i + 2), 16));
 const brightness = color => { const [r, g, b] = rgb(color); return 0.299 * r + 0.587 * g + 0.114 * b; };
 
-element("key-form").addEventListener("submit", event => { event.preventDefault(); start(); });
+element("key-form").addEventListener("submit", event => { event.preventDefault(); service ? predict() : start(); });
 element("file").addEventListener("change", event => { take(event.target.files[0]); event.target.value = ""; });
 element("threshold").addEventListener("input", draw);
 element("masks").addEventListener("change", draw);
-addEventListener("resize", () => { if (answers.length) draw(); });
+addEventListener("resize", () => { if (columnWidth() !== drawnWidth) draw(); });  // a phone hides its address bar
 element("model").addEventListener("change", () => { fillOthers(); predict(); });
 element("other").addEventListener("change", predict);
 for (const [id, none] of [["all", false], ["none", true]]) element(id).addEventListener("click", () => {
@@ -275,17 +356,19 @@ for (const [id, none] of [["all", false], ["none", true]]) element(id).addEventL
   draw();
 });
 element("copy").addEventListener("click", async () => {
-  const text = element("json").textContent;
   try {
-    await navigator.clipboard.writeText(text);
+    await navigator.clipboard.writeText(json());
     element("copy").textContent = "Copied";
   } catch {  // not allowed, as on a page without TLS: it is selected instead
     element("more").querySelector("details").open = true;
+    writeJson();
     getSelection().selectAllChildren(element("json"));
     element("copy").textContent = "Selected: press Ctrl+C";
   }
   setTimeout(() => { element("copy").textContent = "Copy JSON"; }, 2000);
 });
+
+element("json").parentElement.addEventListener("toggle", writeJson);
 
 document.addEventListener("dragover", event => { event.preventDefault(); element("drop").classList.add("over"); });
 document.addEventListener("dragleave", event => { if (!event.relatedTarget) element("drop").classList.remove("over"); });

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detseg.draw import class_colors
+import numpy as np
+
+from detseg.draw import Color, class_colors
+from detseg.draw.classes import told_apart
 from detseg.errors import ConfigError
 from detseg.predict import load_predictor
 from detseg.serve.settings import ServiceSettings
+
+_NUM_SHADES = 6
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,19 @@ class ServedModel:
         return hasattr(self.predictor, "score_threshold")
 
     def describe(self) -> dict[str, Any]:
-        """For a client: name, task, classes with the colours that pictures show them in."""
+        """For a client: name, task, classes with the colours that pictures show them in, and of each class those of
+        objects that touch, its own first."""
         names = self.predictor.classes.names
-        colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in class_colors(names)]
+        colors = class_colors(names)
+        alike = np.zeros((_NUM_SHADES, 4))  # boxes that all touch
+        shades = [[_hex(one) for one in told_apart([color] * _NUM_SHADES, alike, len(names) == 1)] for color in colors]
         task = "detection" if self.finds_objects else "segmentation"
-        return {"name": self.name, "task": task, "classes": list(names), "colors": colors}
+        described = {"name": self.name, "task": task, "classes": list(names), "colors": [_hex(one) for one in colors]}
+        return described | {"shades": shades}
+
+
+def _hex(color: Color) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 def open_models(paths: Sequence[Path], settings: ServiceSettings) -> list[ServedModel]:

@@ -20,6 +20,7 @@ from detseg.serve.settings import ServiceError, ServiceSettings
 from detseg.structures import SCORE_THRESHOLD, UInt8Array
 
 FORMATS = ("json", "image")
+_NO_IMAGE, _FILE_ADVICE = "not an image, or damaged beyond recognition", "; replace the file or take it off the list"
 _KEYS = ("model", "score", "classes", "masks", "format")
 
 
@@ -81,8 +82,9 @@ def decode_image(data: bytes, max_pixels: int, predictor: Any) -> UInt8Array:
         return read_image(ImageBytes(data, max_pixels=max_pixels), getattr(predictor, "value_range", None))
     except ImageSizeError as error:
         raise ServiceError(413, one_line(error)) from None
-    except DataError as error:
-        raise ServiceError(422, one_line(error)) from None
+    except DataError as error:  # what there is to do with files helps no client
+        what = one_line(error).replace(_NO_IMAGE, "not an image that can be read here, or damaged")
+        raise ServiceError(422, what.replace(_FILE_ADVICE, "")) from None
 
 
 @dataclass(frozen=True)

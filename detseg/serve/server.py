@@ -6,7 +6,9 @@ import asyncio
 import ipaddress
 import json
 import logging
+import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,10 +17,11 @@ from typing import Any
 import h11
 from starlette.applications import Starlette
 from uvicorn import Config, Server
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.supervisors import Multiprocess
 
-from detseg.errors import ConfigError
+from detseg.errors import ConfigError, DetsegError
 from detseg.serve.app import create_app
 from detseg.serve.models import open_models
 from detseg.serve.settings import ServiceSettings
@@ -44,7 +47,7 @@ def serve(
         on_listening: is told the address of the page when connections are accepted.
 
     Raises:
-        DetsegError: a model cannot be opened, or the port is taken.
+        DetsegError: a model cannot be opened, then or by a worker that is started again later; or the port is taken.
     """
     listener = _listen(settings)
     with listener:
@@ -56,11 +59,15 @@ def serve(
         else:
             del models
             start = partial(_application, list(paths), settings, list(samples))
-            Multiprocess(server_config(start, settings, factory=True), sockets=[listener]).run()
+            workers = _Workers(server_config(start, settings, factory=True), sockets=[listener])
+            workers.run()
+            if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
+                raise ConfigError("a worker cannot start, see above; the service has stopped")
 
 
 def server_config(app: Any, settings: ServiceSettings, factory: bool = False) -> Config:
     """uvicorn's settings for an application, or for what makes one (``factory``)."""
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)  # the same one is added once
     return Config(
         app,
         factory=factory,
@@ -76,6 +83,17 @@ def server_config(app: Any, settings: ServiceSettings, factory: bool = False) ->
         timeout_graceful_shutdown=round(2 * settings.timeout + HEADER_SECONDS),
         timeout_worker_healthcheck=60,  # a worker that imports torch does not answer for seconds
     )
+
+
+class _Workers(Multiprocess):
+    """uvicorn's processes; the socket is closed here, too, when they are told to stop: while it is open in one process
+    the system goes on queueing connections, which nobody accepts."""
+
+    def terminate_all(self) -> None:
+        """Tell all to stop."""
+        super().terminate_all()
+        for one in self.sockets:
+            one.close()
 
 
 class HttpProtocol(H11Protocol):
@@ -126,8 +144,20 @@ class HttpProtocol(H11Protocol):
         self.transport.close()
 
 
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """A second Ctrl-C cancels requests and lifespan, which is no error of theirs; of the lifespan the traceback is the
+    message."""
+    is_raised = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not is_raised and "CancelledError" not in record.getMessage()
+
+
 def _application(paths: Sequence[Path], settings: ServiceSettings, samples: Sequence[Path]) -> Starlette:
-    return create_app(open_models(paths, settings), settings, samples)
+    try:
+        return create_app(open_models(paths, settings), settings, samples)
+    except DetsegError as error:  # as if a file has gone since: uvicorn stops all, where it would try for ever
+        logger.error(f"error: {error}")
+        time.sleep(0.2)  # a thread answers uvicorn's ping, for whose answer it would wait for a minute
+        os._exit(STARTUP_FAILURE)  # at once: that thread ends before the process would
 
 
 def _listen(settings: ServiceSettings) -> socket.socket:

@@ -58,6 +58,9 @@ def test_a_detector(service: httpx.Client, tiny_run: TinyRun, tmp_path: Path) ->
         assert page.value("document.querySelectorAll('figure li').length") == len(found)
         # The highest score of a class on the page is that of the predictor.
         name = found.names[0]
+        assert text(page, "json") == ""  # it is written once it is wanted
+        page.click("summary")
+        page.wait("element('json').textContent")
         shown = json.loads(text(page, "json"))
         assert shown["objects"][0]["score"] == pytest.approx(float(found.scores[0]), abs=1e-5)
         page.click(f"#classes input[value={name}]")
@@ -71,6 +74,15 @@ def test_a_detector(service: httpx.Client, tiny_run: TinyRun, tmp_path: Path) ->
         page.wait("element('copy').textContent !== 'Copy JSON'")
         assert text(page, "copy").startswith(("Copied", "Selected"))
         assert "to predict" in page.value("document.querySelector('figcaption p').textContent")
+        # A row marks its box in the picture.
+        page.value("document.querySelector('figure li').dispatchEvent(new PointerEvent('pointerenter'))")
+        mark, canvas = page.value(
+            "['.mark', 'canvas'].map(s => document.querySelector(s).getBoundingClientRect().toJSON())"
+        )
+        scale = canvas["width"] / shown["image"]["width"]
+        x1, _, x2, _ = shown["objects"][0]["box"]
+        assert mark["left"] - canvas["left"] == pytest.approx(x1 * scale, abs=1)
+        assert mark["width"] == pytest.approx((x2 - x1) * scale, abs=1)
         assert page.messages == []
 
 
@@ -99,7 +111,11 @@ def test_masks_and_maps_are_drawn_where_they_are(
         image = tiny_segmentation.data_root / "JPEGImages" / "val01.png"
         choose(page, image)
         found: Any = load_predictor(tiny_segmentation.run_dir, "cpu")(image)
-        page.wait(f"JSON.parse(element('json').textContent).pixels.ground === {found.areas['ground']}")
+        page.click("summary")
+        page.wait("element('json').textContent")
+        assert json.loads(text(page, "json"))["pixels"] == found.areas
+        page.click("#classes input[value=ground]")
+        assert json.loads(text(page, "json"))["pixels"].keys() == found.areas.keys() - {"ground"}
         assert page.value("element('score').hidden")
         labels = page.value("[...answers[0].map]")
         assert labels == found.labels.ravel().tolist()
@@ -116,8 +132,40 @@ def test_two_models_side_by_side_and_samples(service: httpx.Client, tmp_path: Pa
         assert page.value("[...document.querySelectorAll('figure h2')].map(h => h.textContent)") == ["boxes", "masks"]
         left, right = page.value("[...document.querySelectorAll('canvas')].map(c => c.getBoundingClientRect().left)")
         assert right > left + 300
+        page.click("summary")
+        page.wait("element('json').textContent")
         assert [answer["model"] for answer in json.loads(text(page, "json"))] == ["boxes", "masks"]
+        assert text(page, "whose") == "boxes / masks"
         assert page.value("[...element('other').options].map(o => o.value)") == ["", "map", "masks"]
+
+
+def test_a_picture_is_shown_with_its_own_answers_alone(service: httpx.Client, tmp_path: Path) -> None:
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    Image.fromarray(np.full((50, 90, 3), 200, dtype=np.uint8)).save(small)
+    Image.fromarray(np.full((60, 80, 3), 90, dtype=np.uint8)).save(large)
+    with Page(str(service.base_url), tmp_path) as page:
+        page.wait("service")
+        page.value("element('model').value = 'masks'")
+        choose(page, small)
+        page.click("#masks")
+        page.value("window.real = fetch; window.fetch = () => new Promise(() => {})")
+        page.choose_file("#file", large)
+        page.wait("element('results').classList.contains('old')")  # dimmed, and the same picture as before
+        page.value("element('threshold').focus()")
+        page.press("ArrowRight", 39)
+        assert color_at(page, 0.9, 0.9) == [200, 200, 200]
+        assert text(page, "status") == "Predicting …"
+        # A model that fails: nothing is shown that is not of the chosen one, and the next sees the chosen image.
+        page.value('window.fetch = () => Promise.resolve(new Response(\'{"error": "full"}\', { status: 503 }))')
+        page.value("element('model').value = 'boxes'; element('model').dispatchEvent(new Event('change'))")
+        page.wait("element('error').textContent === 'full'")
+        page.press("ArrowRight", 39)
+        assert page.value("element('results').hidden && element('more').hidden")
+        page.value("window.fetch = window.real")
+        page.value("element('model').value = 'masks'; element('model').dispatchEvent(new Event('change'))")
+        page.wait("!element('results').hidden")
+        assert color_at(page, 0.9, 0.9) == [90, 90, 90]
+        assert page.value("element('error').hidden && !element('results').classList.contains('old')")
 
 
 def test_the_camera(service: httpx.Client, tmp_path: Path) -> None:
@@ -139,14 +187,14 @@ def test_by_keyboard_alone(service: httpx.Client, tmp_path: Path) -> None:
     with Page(str(service.base_url), tmp_path) as page:
         page.wait("service && document.querySelectorAll('#samples button').length === 2")
         order = []
-        for _ in range(4):
+        for _ in range(6):
             page.press("Tab", 9)
             order.append(page.value("document.activeElement.id || document.activeElement.firstElementChild.alt"))
             outlined = (
                 "getComputedStyle(document.activeElement.closest('.button') ?? document.activeElement).outlineStyle"
             )
             assert page.value(outlined) == "solid"
-        assert order == ["file", "camera", "sample 1", "sample 2"]
+        assert order == ["model", "other", "file", "camera", "sample 1", "sample 2"]
         page.press("Enter", 13)
         page.wait("!element('results').hidden")
 
@@ -172,16 +220,24 @@ def test_it_fits_the_window_and_can_be_read(
 def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
     text_file = tmp_path / "notes.png"
     text_file.write_text("no image")
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.full((50, 90, 3), 200, dtype=np.uint8)).save(photo)
     settings = ServiceSettings(api_key="secret")
     with running([ServedModel("fake", FakeDetector())], settings) as client:
         page = Page(str(client.base_url), tmp_path)
         with page:
             page.wait("!element('error').hidden")
             assert "needs its key" in text(page, "error")
+            page.choose_file("#file", photo)  # it is kept until the key is right
+            page.value("element('key').value = 'other'")
+            page.click("#key-form button")
+            page.wait("element('error').textContent === 'This key is not right.'")
             page.value("element('key').value = 'secret'")
             page.click("#key-form button")
             page.wait("service")
+            page.wait("!element('results').hidden")
             assert page.value("element('error').hidden && element('key-form').hidden")
+            assert text(page, "finds") == "fake finds cat, dog"
             page.choose_file("#file", text_file)
             page.wait("!element('error').hidden")
             assert "not an image" in text(page, "error")

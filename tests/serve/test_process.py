@@ -108,8 +108,41 @@ def test_several_workers_share_the_port_and_the_numbers(tiny_run: TinyRun) -> No
         counted = re.search(r'detseg_requests_total{path="/predict",status="200"} (\d+)', client.get("/metrics").text)
         assert counted is not None
         assert counted[1] == "30"
-        process.terminate()
+        # A stop: what was accepted is answered, and nobody else waits in a queue for it.
+        port = client.base_url.port
+        assert port is not None
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as slow:
+            head = (
+                f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(image)}\r\n\r\n"
+            )
+            slow.sendall(head.encode() + image[:9])
+            time.sleep(0.3)
+            process.terminate()
+            time.sleep(2)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port))
+            slow.sendall(image[9:])
+            assert slow.recv(100).startswith(b"HTTP/1.1 200 ")
         assert process.wait(60) == 0
+
+
+@pytest.mark.processes
+def test_a_worker_that_cannot_start_ends_the_service(tiny_run: TinyRun, tmp_path: Path) -> None:
+    best = shutil.copy(tiny_run.best, tmp_path / "mine.ckpt")
+    words = [sys.executable, "-m", "detseg", "serve", str(best), *["--workers", "2", "--port", "0", "--device", "cpu"]]
+    with subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            assert process.stdout is not None
+            while (line := process.stdout.readline()) and "serving on" not in line:
+                pass
+            best.unlink()  # its workers have not yet opened it
+            assert process.wait(60) == 2
+        finally:
+            process.kill()
+        lines = process.stdout.read().splitlines()
+    assert lines[-1] == "error: a worker cannot start, see above; the service has stopped"
+    assert any(line.startswith(f"error: {best}: ") for line in lines)
+    assert not any("Traceback" in line for line in lines), lines
 
 
 @pytest.mark.parametrize(
@@ -119,6 +152,8 @@ def test_several_workers_share_the_port_and_the_numbers(tiny_run: TinyRun) -> No
         (["serve", "nowhere", "--port", "0"], "nowhere: "),
         (["serve", "nowhere", "--port", "0", "--workers", "2"], "nowhere: "),
         (["serve", "x", "--max-batch", "0"], "max_batch: expected 1 to 1024, got 0"),
+        (["serve", "x", "--max-mb", "nan"], "max_bytes: expected 1 to 1.07374e+09, got nan"),
+        (["serve", "x", "--max-megapixels", "inf"], "max_pixels: expected 1 to 1.78957e+08, got inf"),
         (["serve", "x", "--port", "70000"], "port: expected 0 to 65535, got 70000"),
         (["serve", "x", "--api-key-file", "nowhere"], "--api-key-file: nowhere: cannot be read (No such file"),
         (["serve", "x", "--host", "256.0.0.1"], "cannot listen on 256.0.0.1, port 8000: "),

@@ -154,7 +154,7 @@ def bomb() -> bytes:
 JSON = "application/json"
 NOISE = np.random.default_rng(0).integers(0, 255, (99, 99, 3)).astype(np.uint8)
 MISTAKES: list[tuple[str, bytes, str, dict[str, str], int, str]] = [
-    ("no image", b"hello", "image/png", {}, 422, "the image: not an image, or damaged beyond recognition; read are"),
+    ("no image", b"hello", "image/png", {}, 422, "the image: not an image that can be read here, or damaged; read are"),
     ("empty", b"", "image/png", {}, 422, "not an image"),
     (
         "truncated",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -50,7 +51,7 @@ def serve(argv: Sequence[str]) -> None:
         name: getattr(arguments, name)
         for name in ("host", "port", "device", "workers", "max_batch", "max_wait_ms", "max_queue", "timeout")
     }
-    settings |= {"max_bytes": int(arguments.max_mb * 2**20), "max_pixels": int(arguments.max_megapixels * 1e6)}
+    settings |= {"max_bytes": _whole(arguments.max_mb * 2**20), "max_pixels": _whole(arguments.max_megapixels * 1e6)}
     settings |= {"min_score": arguments.min_score, "api_key": _api_key(arguments.api_key_file)}
     require_serving_extra("detseg serve")
     _serve(arguments.models, _settings(**settings))
@@ -79,6 +80,11 @@ def _add_options(parser: ToolParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help=host)
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="0: any free one (8000)")
     parser.add_argument("--device", default="auto", help=DEVICES)
+
+
+def _whole(number: float) -> float:
+    """An int, unless it is infinite or not a number, which no setting accepts."""
+    return int(number) if math.isfinite(number) else number
 
 
 def _settings(**values: Any) -> ServiceSettings:
@@ -133,7 +139,7 @@ def _train_demo() -> list[Path]:
         print(
             f"training a small model on images that are made for it, in {where} (minutes; Ctrl-C, and again: resumed)"
         )
-        train([_DEMO_CONFIG, f"run_dir={DEMO_RUN}", "--resume=auto"])
+        train([_DEMO_CONFIG, f"run_dir={DEMO_RUN}", "--resume=auto"], "the same command resumes: detseg demo")
     return sorted(Path("data/shapes/coco/val").glob("*"))[:6]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 
 from detseg.errors import ConfigError
 from detseg.ops.letterbox import Letterbox
@@ -137,9 +138,13 @@ class ExportedSegmentationPredictor(MapPredictor):
         for logits, letterbox in zip(self.logits(inputs), letterboxes, strict=True):
             height, width = letterbox.original_hw
             inside = logits[:, *letterbox.inside]
-            planes = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in inside])
-            labels = planes.argmax(axis=0).astype(np.uint8)
-            found.append(SegmentationMap(labels, self.classes, softmax(planes) if probabilities else None))
+            planes = (cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in inside)
+            if probabilities:
+                stacked = np.stack(list(planes))
+                labels = stacked.argmax(axis=0).astype(np.uint8)
+                found.append(SegmentationMap(labels, self.classes, softmax(stacked)))
+            else:
+                found.append(SegmentationMap(_argmax(planes), self.classes))
         return found
 
 
@@ -148,6 +153,16 @@ def as_floats(images: UInt8Array) -> Float32Array:
     floats: Float32Array = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
     floats /= 255
     return floats
+
+
+def _argmax(planes: Iterator[MatLike]) -> UInt8Array:
+    """C times (H, W) → the position of the largest, the first of equals; two planes are in memory, whatever C is."""
+    best = next(planes)
+    labels = np.zeros(best.shape, dtype=np.uint8)
+    for label, plane in enumerate(planes, start=1):
+        labels[plane > best] = label
+        np.maximum(best, plane, out=best)
+    return labels
 
 
 def class_nms(boxes: FloatArray, scores: Float32Array | FloatArray, nms_iou: float) -> IntArray:
