@@ -185,7 +185,10 @@ EXPORTS: dict[str, Row | Rows] = {
 NO_IMAGE = (image, "not an image, or damaged beyond recognition")
 MALFORMED: dict[str, Row | Rows] = {
     **dict.fromkeys(["images/broken.png", "images/unknown_compression_method.png"], NO_IMAGE),
-    "images/decompression_bomb.gif": [(image, "decompression bomb"), (mask, "decompression bomb")],
+    "images/decompression_bomb.gif": [
+        (image, "more pixels than Pillow reads"),
+        (mask, "more pixels than Pillow reads"),
+    ],
     "images/png_decompression_dos.png": [(image, "too large"), (mask, "too large")],
     "images/truncated_exif_dpi.jpg": PIXELS,
     "images/truncated*": (image, "runcated"),
