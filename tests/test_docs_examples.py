@@ -145,6 +145,9 @@ def test_commands_are_accepted(
     page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(
+        "detseg.export.run.export_checkpoint", lambda *_, **__: None
+    )  # seconds each, and tested by itself
     for name, *arguments in commands(page.read_text(encoding="utf-8")):
         if name in ("serve", "demo"):  # they would wait for requests
             assert main([name, *arguments, "--port=-1"]) == 2
