@@ -80,8 +80,8 @@ def _forbid_bfloat16() -> None:
     """OpenVINO asks the CPU for it, and not oneDNN, which then has no kernels."""
     import openvino
 
-    compile_model, full = openvino.compile_model, {"INFERENCE_PRECISION_HINT": "f32"}
-    openvino.compile_model = lambda model, device, config: compile_model(model, device, config | full)
+    compile_model, full = openvino.Core.compile_model, {"INFERENCE_PRECISION_HINT": "f32"}
+    openvino.Core.compile_model = lambda core, model, device, config: compile_model(core, model, device, config | full)
 
 
 KEY = ("run", "format", "precision", "cpu", "threads")

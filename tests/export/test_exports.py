@@ -382,6 +382,22 @@ print(json.dumps([found.boxes.tolist(), found.scores.tolist()]))
 """
 
 
+@pytest.mark.processes
+def test_signals_are_handled_once_openvino_has_computed(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """Its plugin would take the stack for signals away with the last model, and SIGTERM would crash the process."""
+    pytest.importorskip("openvino")
+    path = export_checkpoint(tiny_run.run_dir, "openvino", tmp_path / "yolo.xml")
+    program = (
+        "import gc, os, signal, sys\nimport numpy as np\nimport detseg\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('handled', flush=True))\n"
+        f"predictor = detseg.load_predictor({str(path)!r})\n"
+        "predictor(np.zeros((64, 64, 3), np.uint8))\ndel predictor\ngc.collect()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n")
+
+
 def test_no_torch_is_needed(
     yolo: Path, unet: Path, masks: Path, tiny_run: TinyRun, tiny_segmentation: TinyRun, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
@@ -98,6 +99,15 @@ class OnnxEngine:
         return dict(zip(self._outputs, self._session.run(None, given), strict=True))
 
 
+@cache
+def _core() -> Any:
+    """OpenVINO, which is never unloaded: its CPU plugin gives signals a stack and takes that away when it goes, so that
+    the next signal, such as SIGTERM, would crash the process."""
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenvinoEngine:
     """OpenVINO, on the CPU."""
 
@@ -107,8 +117,6 @@ class OpenvinoEngine:
     def __init__(self, path: Path, device: str, threads: int | None) -> None:
         if find_spec("openvino") is None:
             raise MissingExtraError(f'{path}: needs openvino: pip install "detseg[openvino]"')
-        import openvino
-
         if device not in ("auto", "cpu"):
             raise ConfigError(f"device: OpenVINO files are computed on the CPU here, got {device!r}; leave it out")
         if not path.with_suffix(".bin").is_file():
@@ -117,7 +125,7 @@ class OpenvinoEngine:
         if threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            self._network: Any = openvino.Core().read_model(path)
+            self._network: Any = _core().read_model(path)
             has = self._network.has_rt_info([KEY])
             said = str(self._network.get_rt_info([KEY]).astype(str)) if has else ""
             if '"precision": "fp32"' in said:  # else OpenVINO takes bfloat16 where the CPU computes with it
@@ -133,15 +141,13 @@ class OpenvinoEngine:
 
     def _compile(self, for_one_image: bool) -> Any:
         """The network; for one image it is a tenth faster where all sizes are known."""
-        import openvino
-
         network = self._network
         if for_one_image and self._is_for_batches:
             network = network.clone()
             shape = network.inputs[0].get_partial_shape()
             shape[0] = 1
             network.reshape({network.inputs[0]: shape})
-        return openvino.compile_model(network, "CPU", self._settings)
+        return _core().compile_model(network, "CPU", self._settings)
 
     def __call__(self, images: Float32Array, score_threshold: float | None = None) -> Outputs:
         """See ``Engine``; all detections are computed."""
