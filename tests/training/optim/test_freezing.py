@@ -201,6 +201,7 @@ def train_in_two(folder: Path) -> list[list[float]]:
     return [state["model.backbone.stem.0.weight"].flatten().tolist() for state in snapshots.states]
 
 
+@pytest.mark.processes
 def test_what_is_released_trains_alike_in_all_processes(tmp_path: Path) -> None:
     first, second = run_together(train_in_two, 2, tmp_path)
     assert first == second

@@ -132,6 +132,7 @@ def test_the_run_remembers_both_starts(tracked: Path) -> None:
     assert load_config(tracked / "config.yaml").tracking == ("csv", "tensorboard", "mlflow", "wandb")
 
 
+@pytest.mark.processes
 def test_nothing_reports_its_use(tracked: Path) -> None:
     """In a process of its own, whatever this one's environment says."""
     environment = {k: v for k, v in os.environ.items() if k not in ("CI", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY")}
