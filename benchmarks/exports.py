@@ -81,7 +81,11 @@ def _forbid_bfloat16() -> None:
     import openvino
 
     compile_model, full = openvino.Core.compile_model, {"INFERENCE_PRECISION_HINT": "f32"}
-    openvino.Core.compile_model = lambda core, model, device, config: compile_model(core, model, device, config | full)
+
+    def compiled(core: Any, model: Any, device_name: str = "CPU", config: dict[str, Any] | None = None) -> Any:
+        return compile_model(core, model, device_name, {**(config or {}), **full})
+
+    openvino.Core.compile_model = compiled
 
 
 KEY = ("run", "format", "precision", "cpu", "threads")
