@@ -125,7 +125,7 @@ def _check_video_options(arguments: argparse.Namespace, has_videos: bool, has_im
             raise ConfigError("--track: follows objects through a video, and there is none; leave it out")
         return
     if arguments.resume:
-        raise ConfigError("--resume: is for images; predict the video anew with --overwrite, apart from images")
+        raise ConfigError("--resume: is for images; predict the video again with --overwrite, apart from images")
     if share.num > 1:
         raise ConfigError("a video is done by one process: predict it without torchrun, apart from images")
     if not has_images and (arguments.format or arguments.mask_values):

@@ -199,12 +199,12 @@ def _in_zip(path: Path, passed_over: list[Path]) -> list[tuple[Place, Path]]:
         what = (
             f"its list of files leaves out the first {in_front} bytes: it is cut short after a ZIP file that is in it"
         )
-        raise DataError(f"{path}: {what}, or something was put in front; pack it anew")
+        raise DataError(f"{path}: {what}, or something was put in front; pack it again")
     inside: list[tuple[Place, Path]] = []
     for name in sorted({info.filename for info in archive.infolist() if not info.is_dir()}):
         place = PurePosixPath(name.replace("\\", "/"))
         if place.is_absolute() or ".." in place.parts or PureWindowsPath(name).drive:
-            raise DataError(f"{path}: the name {printable(repr(name))} leads out of the ZIP file; pack it anew")
+            raise DataError(f"{path}: the name {printable(repr(name))} leads out of the ZIP file; pack it again")
         is_hidden = any(part[0] == "." or part == "__MACOSX" for part in place.parts)
         if not is_hidden and place.suffix.lower() in _SUFFIXES | {".zip"}:  # those within are passed over
             inside.append((ZipMember(archive, name), Path(place)))

@@ -114,7 +114,7 @@ def test_a_zip_file_gives_what_its_folder_gives(folder: Path, tmp_path: Path) ->
 def test_names_that_lead_out_of_a_zip_file(folder: Path, tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(zipped(folder, tmp_path / "a.zip"), "a") as archive:
         archive.writestr(name, b"x")
-    with pytest.raises(DataError, match="leads out of the ZIP file; pack it anew"):
+    with pytest.raises(DataError, match="leads out of the ZIP file; pack it again"):
         find_sources([tmp_path / "a.zip"])
 
 

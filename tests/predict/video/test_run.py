@@ -171,7 +171,7 @@ def test_t9_a_folder_of_images_and_videos_some_damaged(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--resume"], "--resume: is for images; predict the video anew with --overwrite, apart from images"),
+        (["--resume"], "--resume: is for images; predict the video again with --overwrite, apart from images"),
         (["--format", "coco"], "--format, --mask-values: are for images; a video gets JSON lines, leave them out"),
     ],
 )
