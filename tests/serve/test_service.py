@@ -275,7 +275,8 @@ def test_an_image_that_fails_takes_no_other_along(detector: FakeDetector) -> Non
 
 
 def test_waiting_requests_share_batches_and_too_many_are_refused(detector: FakeDetector) -> None:
-    settings = ServiceSettings(max_batch=4, max_queue=9)
+    # the ninth image is decoded only once there is room, so the last batch waits for it, however slow the machine is
+    settings = ServiceSettings(max_batch=4, max_wait_ms=10_000, max_queue=9)
     with running([ServedModel("fake", detector)], settings) as client, ThreadPoolExecutor(9) as pool:
         detector.gate.clear()
         asked = [pool.submit(ask, client, png())]
