@@ -253,7 +253,7 @@ function draw() {
     const times = `${Math.round(answer.milliseconds)} ms in all: ${Math.round(decode_ms)} to decode the image, ${Math.round(predict_ms)} to predict`;
     return { canvas, first, node: make("figure", {}, make("h2", { textContent: model.name, hidden: answers.length < 2 }), frame,
       make("figcaption", {}, make("p", { textContent: times }), make("ol", {}, ...rows),
-        make("p", { textContent: "Objects of one class that touch differ in shade.", hidden: !lines.some(({ isShaded }) => isShaded) }))) };
+        make("p", { textContent: "Objects of one class that touch differ in colour.", hidden: !lines.some(({ isShaded }) => isShaded) }))) };
   });
   element("results").classList.toggle("single", answers.length === 1);
   element("results").replaceChildren(...figures.map(figure => figure.node));
@@ -294,9 +294,7 @@ function marks(row, frame, [x1, y1, x2, y2], { width, height }) {
   for (const kind of ["pointerleave", "blur"]) row.addEventListener(kind, () => mark.remove());
   row.addEventListener("keydown", event => {
     const next = { ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling }[event.key];
-    if (!next) return;
-    event.preventDefault();
-    next.focus();
+    if (next) { event.preventDefault(); next.focus(); }
   });
 }
 

@@ -91,7 +91,7 @@ def decode_image(data: bytes, max_pixels: int, predictor: Any) -> UInt8Array:
         raise ServiceError(413, f"{what}; make it smaller") from None
     except DataError as error:  # what there is to do with files helps no client
         what = one_line(error).replace(_NO_IMAGE, "not an image that can be read here, or damaged")
-        raise ServiceError(422, what.replace(_FILE_ADVICE, "")) from None
+        raise ServiceError(422, what.replace(_FILE_ADVICE, "").removeprefix("the image: ")) from None
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def bomb() -> bytes:
 JSON = "application/json"
 NOISE = np.random.default_rng(0).integers(0, 255, (99, 99, 3)).astype(np.uint8)
 MISTAKES: list[tuple[str, bytes, str, dict[str, str], int, str]] = [
-    ("no image", b"hello", "image/png", {}, 422, "the image: not an image that can be read here, or damaged; read are"),
+    ("no image", b"hello", "image/png", {}, 422, "not an image that can be read here, or damaged; read are"),
     ("empty", b"", "image/png", {}, 422, "not an image"),
     (
         "truncated",
@@ -201,7 +201,7 @@ MISTAKES: list[tuple[str, bytes, str, dict[str, str], int, str]] = [
     ("class", png(), "image/png", {"classes": "dog,cow"}, 400, "classes: expected some of cat, dog, got 'dog,cow'"),
     ("class list", b'{"image": "", "classes": [[]]}', JSON, {}, 400, "classes: expected some of"),
     ("masks", png(), "image/png", {"masks": "yes"}, 400, "masks: expected false, true, got 'yes'"),
-    ("format", b'{"image": "", "format": ["json"]}', JSON, {}, 400, "format: expected json, image, decoded, got ['json']"),
+    ("format", b'{"image": "", "format": ["json"]}', JSON, {}, 400, "format: expected json, image, decoded, got ["),
 ]
 
 
