@@ -14,6 +14,7 @@ from detseg.draw import index_png
 from detseg.predict import Detections, SegmentationMap
 from detseg.serve.batching import Predicted
 from detseg.serve.settings import ServiceError
+from detseg.structures import UInt8Array
 
 Found = Detections | SegmentationMap
 
@@ -57,11 +58,11 @@ def to_json(found: Found, classes: Sequence[str] | None, masks: bool) -> dict[st
     return size | {"objects": objects}
 
 
-def to_picture(found: Found) -> bytes:
-    """The result drawn on its image, as a JPEG of the image's size."""
-    drawn, buffer = Image.fromarray(found.draw()), io.BytesIO()
+def to_picture(image: UInt8Array) -> bytes:
+    """An (H, W, 3) uint8 RGB image as a JPEG."""
+    buffer = io.BytesIO()
     try:
-        drawn.save(buffer, format="JPEG", quality=90)
+        Image.fromarray(image).save(buffer, format="JPEG", quality=90)
     except (OSError, ValueError) as error:  # JPEG has sides of 65500 pixels at most
         raise ServiceError(413, f"the image is too large for a picture: {error}") from None
     return buffer.getvalue()

@@ -7,7 +7,7 @@ import hmac
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -120,10 +120,13 @@ class Service:
                     limit, predictor = self.settings.max_pixels, options.model.predictor
                     image = await self._in_thread(decode_image, data, limit, predictor)
                 decoding = perf_counter() - start
-                predicted = await batcher.predict(image)
+                if options.format == "decoded":
+                    return Response(await self._in_thread(to_picture, image), media_type="image/jpeg")
+                predicted = await _while_connected(request, batcher.predict(image))
                 found = choose(predicted.result, options.score, options.classes)
                 if options.format == "image":
-                    return Response(await self._in_thread(to_picture, found), media_type="image/jpeg")
+                    picture = await self._in_thread(lambda: to_picture(found.draw()))
+                    return Response(picture, media_type="image/jpeg")
                 content = await self._in_thread(to_json, found, options.classes, options.masks)
                 times = timing(predicted, decoding, perf_counter() - begin)
                 return JSONResponse({"model": options.model.name, **content, "timing": times})
@@ -198,6 +201,24 @@ def create_app(models: Sequence[ServedModel], settings: ServiceSettings, samples
 
 def _predict(model: ServedModel) -> Callable[[list[Any]], Sequence[Any]]:
     return lambda images: model.predictor(images, batch_size=len(images))
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What it gives; it is cancelled when the client goes before, so that nothing is predicted for nobody."""
+
+    async def disconnected() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = asyncio.create_task(work), asyncio.create_task(disconnected())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[0].done():  # nobody reads this answer; it is counted
+            raise ServiceError(400, "the connection was closed before the answer")
+        return tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 class _ErrorResponse(JSONResponse):

@@ -10,45 +10,70 @@ const make = (name, properties = {}, ...children) => {
 const MAX_SIDE = 1600, MIN_SIDE = 800;  // of what is drawn, pixels: the longer side
 
 let service = null;    // what /models says
-let image = null;      // { blob, loading: a promise of what the browser shows of it, or null }, as chosen last
-let answers = [];      // { model, content, picture, milliseconds, map } of each model that is shown
-let turn = 0;          // the latest request; what comes for an older one is dropped
-let drawnWidth = 0;    // of the column of a picture, for which it was drawn
+let image = null;      // as chosen last: { blob, note, loading: a promise of the browser's picture of it, picture: what is drawn }
+let answers = [];      // { model, content, source: the image, milliseconds, map } of each model that is shown
+let turn = 0;          // the latest request; older ones are aborted, and what still comes for them is dropped
+let asking = new AbortController();
+let chosen = "";       // the name in "Model"
+let drawnUnits = "";   // for which the pictures were drawn
 const hidden = new Set();  // names of classes
 
-const fail = message => { element("error").textContent = message; element("error").hidden = !message; };
+const fail = (message, again = false) => {
+  element("error").textContent = message;
+  element("error").hidden = !message;
+  element("again").hidden = !again;
+};
 
+// What is shown stays as it is, dimmed, until the next answers replace it; an error takes it away.
+function nextTurn() {
+  asking.abort();
+  asking = new AbortController();
+  fail("");
+  element("results").classList.add("old");
+  element("more").hidden = true;
+  element("status").textContent = "Predicting …";
+  return ++turn;
+}
+
+function giveUp(message, again) {
+  answers = [];
+  for (const id of ["controls", "results", "more"]) element(id).hidden = true;
+  element("status").textContent = "";
+  fail(message, again);
+}
+
+// What the service answers: an object of JSON, or the blob of an image. Errors say whether trying again may help.
 async function ask(path, options = {}) {
-  const key = element("key").value;
+  const key = element("key").value, failure = (message, again) => Object.assign(new Error(message), { again });
   const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
   let response;
   try {
     response = await fetch(path, { ...options, headers });
   } catch {
-    throw new Error("The service does not answer. Is it still running?");
+    throw failure("The service does not answer. Is it still running?", true);
   }
-  if (response.status === 401) {
+  const { ok, status } = response, isImage = ok && response.headers.get("content-type")?.startsWith("image/");
+  if (status === 401) {
     element("key-form").hidden = false;
-    throw new Error(key ? "This key is not right." : "This service needs its key.");
+    throw failure(key ? "This key is not right." : "This service needs its key.");
   }
-  if (!response.ok) {
-    const text = await response.text();
-    let message = text;
-    try { message = JSON.parse(text).error; } catch { /* not of the service itself */ }
-    throw new Error(message || `HTTP ${response.status}`);
-  }
-  return response;
+  const answer = await (isImage ? response.blob() : response.json()).catch(() => null);
+  if (!answer || (!ok && !answer.error)) throw failure(`HTTP ${status}: the answer is not the service's.`, true);
+  if (status === 400 && answer.error.startsWith("model:")) throw failure("The models have changed: reload the page.");
+  if (!ok) throw failure(answer.error, status >= 500 || status === 408);
+  return answer;
 }
 
 async function start() {
   try {
-    service = await (await ask("models")).json();
+    service = await ask("models");
   } catch (error) {
-    return fail(error.message);
+    return giveUp(error.message, error.again);
   }
   fail("");
   element("key-form").hidden = true;
   element("model").replaceChildren(...service.models.map(model => make("option", { textContent: model.name })));
+  chosen = element("model").value;
   fillOthers();
   element("choice").hidden = service.models.length < 2;
   element("finds").replaceChildren(...service.models.map(({ name, task, classes }) => make("p", {}, make("strong", { textContent: name }),
@@ -56,12 +81,14 @@ async function start() {
   document.title = `${service.models.map(model => model.name).join(", ")}: detseg serve`;
   element("threshold").min = service.min_score;
   element("threshold").value = service.score;
-  element("camera").hidden = !navigator.mediaDevices?.getUserMedia;
+  navigator.mediaDevices?.enumerateDevices().then(devices => {  // without TLS a page has none
+    element("camera").hidden = !devices.some(device => device.kind === "videoinput");
+  });
   element("samples").hidden = !service.samples;
   const samples = Array.from({ length: service.samples }, (_, number) => {
     const picture = make("img", { src: `samples/${number}`, alt: `sample ${number + 1}` });
     const button = make("button", { type: "button" }, picture);
-    button.addEventListener("click", async () => take(await (await fetch(picture.src)).blob()));
+    button.addEventListener("click", () => ask(`samples/${number}`).then(take, error => giveUp(error.message)));
     return button;
   });
   element("samples").replaceChildren(element("samples").firstElementChild, ...samples);
@@ -70,19 +97,30 @@ async function start() {
 
 const listed = names => names.slice(0, 20).join(", ") + (names.length > 20 ? ` and ${names.length - 20} more` : "");
 
+// A model that was compared with and is now chosen changes places with the one before.
 function fillOthers() {
-  const chosen = element("model").value, before = element("other").value;
+  const former = chosen, before = element("other").value;
+  chosen = element("model").value;
   const others = service.models.map(model => model.name).filter(name => name !== chosen);
   element("other").replaceChildren(make("option", { textContent: "no other", value: "" }),
     ...others.map(name => make("option", { textContent: name, value: name })));
-  if (others.includes(before)) element("other").value = before;
+  element("other").value = before === chosen ? former : before;
 }
 
-function take(blob) {
-  if (!blob) return;
-  // The service may read what this browser does not show.
-  image = { blob, loading: loaded(URL.createObjectURL(blob)).catch(() => null) };
-  service ? predict() : start();
+const proceed = () => service ? predict() : start();
+
+async function take(file, note = "") {
+  image = null;
+  const mine = nextTurn(), mebibytes = number => `${Math.ceil(10 * number / 2 ** 20) / 10} MiB`;
+  if (file.size > service?.max_bytes) {
+    return giveUp(`This file has ${mebibytes(file.size)}; this service takes up to ${mebibytes(service.max_bytes)}.`);
+  }
+  const data = await file.arrayBuffer().catch(() => null);  // once: the file may change or go
+  if (mine !== turn) return;
+  if (!data) return giveUp("This file cannot be read: it is a folder, or it has gone.");
+  const blob = new Blob([data], { type: file.type });
+  image = { blob, note, loading: loadedBlob(blob).catch(() => null), picture: null };
+  proceed();
 }
 
 function loaded(address) {
@@ -94,37 +132,61 @@ function loaded(address) {
   });
 }
 
-// What is shown stays as it is, dimmed, until the answers replace it; an error takes it away.
+function loadedBlob(blob) {
+  const address = URL.createObjectURL(blob);
+  return loaded(address).finally(() => URL.revokeObjectURL(address));
+}
+
+// An image as the model sees it, in the size in which it is drawn; null where nothing can show it.
+async function pictureOf({ blob, loading }, model, { width, height }, options) {
+  let picture = await loading;
+  const head = new Uint8Array(await blob.slice(0, 21).arrayBuffer());
+  // Chromium does not turn a WebP as its EXIF says; it has EXIF if bit 3 says so.
+  const hasExif = String.fromCharCode(...head.slice(8, 16)) === "WEBPVP8X" && head[20] & 8;
+  if (hasExif || picture?.naturalWidth !== width || picture.naturalHeight !== height) {  // or it cannot be shown at all
+    picture = await ask(`predict?${new URLSearchParams({ model, format: "decoded" })}`, options).then(loadedBlob).catch(() => null);
+  }
+  if (!picture) return null;
+  const canvas = canvasFor({ width, height }), context = canvas.getContext("2d");
+  context.fillRect(0, 0, canvas.width, canvas.height);  // what is transparent is black to a model
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+const scaleOf = ({ width, height }) => Math.min(Math.max(1, MIN_SIDE / Math.max(width, height)), MAX_SIDE / Math.max(width, height));
+
+function canvasFor(size) {
+  const [width, height] = [size.width, size.height].map(side => Math.max(1, Math.round(side * scaleOf(size))));
+  return make("canvas", { width, height });
+}
+
 async function predict() {
   if (!image) return;
-  const { blob, loading } = image, mine = ++turn, found = [];
+  const mine = nextTurn(), { signal } = asking, current = image, found = [];
   const names = [element("model").value, element("other").value].filter(Boolean);
-  fail("");
   element("key-form").hidden = true;
-  element("results").classList.add("old");
-  element("more").hidden = true;
-  element("status").textContent = "Predicting …";
   try {
     for (const name of names) {  // one after the other, so that they do not slow each other
       const model = service.models.find(one => one.name === name);
       const query = new URLSearchParams({ model: name, masks: "true" });
       if (model.task === "detection") query.set("score", service.min_score);
       const begin = performance.now();
-      const headers = { "Content-Type": /^image\//.test(blob.type) ? blob.type : "application/octet-stream" };
-      const content = await (await ask(`predict?${query}`, { method: "POST", body: blob, headers })).json();
-      const milliseconds = performance.now() - begin, map = content.labels ? await readMap(content.labels, model) : null;
-      found.push({ model, content, picture: await loading, milliseconds, map });
+      const headers = { "Content-Type": /^image\//.test(current.blob.type) ? current.blob.type : "application/octet-stream" };
+      const options = { method: "POST", body: current.blob, headers, signal };
+      const content = await ask(`predict?${query}`, options), milliseconds = performance.now() - begin;
+      if (mine !== turn) return;
+      const map = content.labels ? await readMap(content.labels, model) : null;
+      current.picture ??= await pictureOf(current, name, content.image, options);
+      if (mine !== turn) return;
+      found.push({ model, content, source: current, milliseconds, map });
     }
   } catch (error) {
-    if (mine !== turn) return;
-    answers = [];
-    for (const id of ["results", "more"]) element(id).hidden = true;
-    element("status").textContent = "";
-    return fail(error.message);
+    if (mine === turn) giveUp(error.message, error.again);
+    return;
   }
-  if (mine !== turn) return;
   answers = found;
-  if (!found[0].picture) fail("This browser cannot show this kind of image; the list below is right all the same.");
+  document.body.classList.add("used");
+  if (!current.picture) fail("This browser cannot show this kind of image; the list is right all the same.");
   element("results").classList.remove("old");
   for (const id of ["controls", "results", "more"]) element(id).hidden = false;
   listClasses();
@@ -144,42 +206,41 @@ async function readMap(base64, model) {
 }
 
 function listClasses() {
-  const colors = new Map(answers.flatMap(({ model }) => model.classes.map((name, label) => [name, model.colors[label]])));
-  const rows = [...colors].map(([name, color]) => {
+  const colors = new Map();  // of each name; two models may differ in it
+  for (const { model } of answers) for (const [label, name] of model.classes.entries()) {
+    colors.set(name, (colors.get(name) ?? new Set()).add(model.colors[label]));
+  }
+  const rows = [...colors].map(([name, own]) => {
     const box = make("input", { type: "checkbox", checked: !hidden.has(name), value: name });
     box.addEventListener("change", () => { hidden[box.checked ? "delete" : "add"](name); draw(); });
-    const swatch = make("span", { className: "swatch" });
-    swatch.style.background = color;
-    return make("label", {}, box, swatch, name, make("span", { className: "count" }));
+    const swatches = [...own].map(color => make("span", { className: "swatch", style: `background: ${color}` }));
+    return make("label", {}, box, ...swatches, name, make("span", { className: "count" }));
   });
   element("classes").replaceChildren(element("classes").firstElementChild, ...rows);
   element("score").hidden = !answers.some(({ content }) => content.objects);
   const masked = answers.some(({ content }) => content.objects?.some(one => one.mask));
   element("overlay").hidden = !masked && !answers.some(({ map }) => map);
   element("masks-name").textContent = masked ? "Masks" : "Colours of the classes";
+  element("copied").textContent = answers.some(({ map }) => map) ? "of what is shown; a map stays whole" : "of what is shown";
 }
 
-const visible = content => content.objects.filter(one => one.score >= Number(element("threshold").value) && !hidden.has(one.name));
+// Scores are compared as they are printed.
+const sure = content => content.objects.filter(one => Number(one.score.toFixed(2)) >= Number(element("at").textContent));
+const visible = content => sure(content).filter(one => !hidden.has(one.name));
 
 function draw() {
   element("at").textContent = Number(element("threshold").value).toFixed(2);
   if (!answers.length) return;
-  drawnWidth = columnWidth();
   const allCounts = [];  // of each answer: objects of each class, or its part of the image
   const figures = answers.map(answer => {
     const counts = new Map();
     allCounts.push(counts);
-    const { model, content, picture } = answer;
-    const canvas = make("canvas");
+    const { model, content, source: { picture } } = answer;
+    const canvas = canvasFor(content.image), context = canvas.getContext("2d");
     canvas.setAttribute("role", "img");
-    const longest = Math.max(content.image.width, content.image.height);
-    const scale = Math.min(Math.max(1, MIN_SIDE / longest), MAX_SIDE / longest);
-    canvas.width = Math.max(1, Math.round(content.image.width * scale));
-    canvas.height = Math.max(1, Math.round(content.image.height * scale));
-    const context = canvas.getContext("2d");
-    if (picture) context.drawImage(picture, 0, 0, canvas.width, canvas.height);
-    const lines = content.objects ? drawObjects(context, answer, scale, counts) : drawMap(context, answer, counts);
-    const first = `${lines.length} ${content.objects ? lines.length === 1 ? "object" : "objects" : lines.length === 1 ? "class" : "classes"}`;
+    if (picture) context.drawImage(picture, 0, 0);
+    const lines = content.objects ? drawObjects(context, answer, counts) : drawMap(context, answer, counts);
+    const first = summary(content, lines.length);
     canvas.setAttribute("aria-label", `${model.name}: ${first}`);
     const frame = make("div", { className: "frame" }, canvas);
     const rows = lines.map(({ text, box }) => {
@@ -187,10 +248,12 @@ function draw() {
       if (box) marks(row, frame, box, content.image);
       return row;
     });
+    if (lines[0]?.box) rows[0].tabIndex = 0;  // the arrow keys reach the others
     const { decode_ms, predict_ms } = content.timing;
     const times = `${Math.round(answer.milliseconds)} ms in all: ${Math.round(decode_ms)} to decode the image, ${Math.round(predict_ms)} to predict`;
     return { canvas, first, node: make("figure", {}, make("h2", { textContent: model.name, hidden: answers.length < 2 }), frame,
-      make("figcaption", {}, make("p", { textContent: times }), make("ol", {}, ...rows))) };
+      make("figcaption", {}, make("p", { textContent: times }), make("ol", {}, ...rows),
+        make("p", { textContent: "Objects of one class that touch differ in colour.", hidden: !lines.some(({ isShaded }) => isShaded) }))) };
   });
   element("results").classList.toggle("single", answers.length === 1);
   element("results").replaceChildren(...figures.map(figure => figure.node));
@@ -198,21 +261,30 @@ function draw() {
     label.querySelector(".count").textContent = allCounts.map(counts => counts.get(label.firstElementChild.value) ?? "–").join(" / ");
   }
   element("whose").textContent = answers.length > 1 ? answers.map(({ model }) => model.name).join(" / ") : "";
+  drawnUnits = units();
   if (element("results").classList.contains("old")) return;  // the line says what is waited for
-  element("status").textContent = answers.map(({ model }, i) => `${model.name}: ${figures[i].first}`).join("; ");
+  element("status").textContent = answers[0].source.note + answers.map(({ model }, i) => `${model.name}: ${figures[i].first}`).join("; ");
   writeJson();
+}
+
+function summary({ objects }, number) {
+  if (!objects) return `${number} ${number === 1 ? "class" : "classes"}`;
+  if (number) return `${number} ${number === 1 ? "object" : "objects"}`;
+  if (!objects.length) return `nothing was found, even at ${service.min_score}`;
+  return `0 of ${objects.length} objects ${sure({ objects }).length ? "are of the ticked classes" : `score ${element("at").textContent} or more`}`;
 }
 
 // Of what is shown: the objects, or the classes whose pixels are counted.
 function json() {
-  const shown = answers.map(({ content }) => content.objects ? { ...content, objects: visible(content) }
+  const withMask = one => element("masks").checked ? one : { ...one, mask: undefined };
+  const shown = answers.map(({ content }) => content.objects ? { ...content, objects: visible(content).map(withMask) }
     : { ...content, pixels: Object.fromEntries(Object.entries(content.pixels).filter(([name]) => !hidden.has(name))) });
   return JSON.stringify(shown.length === 1 ? shown[0] : shown, null, 1);
 }
 
 const writeJson = () => { if (element("json").parentElement.open) element("json").textContent = json(); };
 
-// A row of the list shows its box in the picture: by the mouse, or by a tap, until another place is tapped.
+// A row of the list shows its box in the picture: by the mouse, by the arrow keys, or by a tap, until another place is tapped.
 function marks(row, frame, [x1, y1, x2, y2], { width, height }) {
   const mark = make("div", { className: "mark" });
   Object.assign(mark.style, { left: `${100 * x1 / width}%`, top: `${100 * y1 / height}%`,
@@ -220,6 +292,10 @@ function marks(row, frame, [x1, y1, x2, y2], { width, height }) {
   row.tabIndex = -1;
   for (const kind of ["pointerenter", "focus"]) row.addEventListener(kind, () => frame.append(mark));
   for (const kind of ["pointerleave", "blur"]) row.addEventListener(kind, () => mark.remove());
+  row.addEventListener("keydown", event => {
+    const next = { ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling }[event.key];
+    if (next) { event.preventDefault(); next.focus(); }
+  });
 }
 
 function columnWidth() {
@@ -227,12 +303,16 @@ function columnWidth() {
   return answers.length > 1 && width > 860 ? width / 2 : answers.length === 1 && width > 760 ? width - 280 : width;
 }
 
-function drawObjects(context, { model, content }, scale, counts) {
+// Pixels of a canvas in one of the page; style sheet and column make it smaller.
+const unitOf = ({ width, height }) => Math.max(1, width / columnWidth(), height / (0.78 * innerHeight));
+const units = () => [...document.querySelectorAll("canvas")].map(unitOf).join();
+
+function drawObjects(context, { model, content }, counts) {
   const objects = visible(content), { width, height } = context.canvas, colors = toldApart(objects, model.shades);
   if (element("masks").checked) paint(context, content.image, pixels => {
     for (const [i, one] of [...objects.entries()].reverse()) if (one.mask) fillMask(pixels, one.mask, colors[i]);
   });
-  const unit = width / Math.min(width, columnWidth());  // pixels of the canvas in one of the page
+  const unit = unitOf(context.canvas), scale = scaleOf(content.image);
   context.lineWidth = 2 * unit;
   context.font = `${12 * unit}px system-ui, sans-serif`;
   context.textBaseline = "middle";
@@ -249,12 +329,12 @@ function drawObjects(context, { model, content }, scale, counts) {
     taken.push(place);
     context.fillStyle = colors[i];
     context.fillRect(place[0], place[1], place[2] - place[0], high);
-    context.fillStyle = brightness(colors[i]) > 140 ? "#000" : "#fff";
+    context.fillStyle = luminance(colors[i]) > 0.179 ? "#000" : "#fff";  // the one of more contrast
     context.fillText(text, place[0] + 3 * unit, place[1] + high / 2);
   }
   for (const name of model.classes) counts.set(name, 0);
-  for (const one of objects) counts.set(one.name, counts.get(one.name) + 1);
-  return objects.map(one => ({ text: `${one.name} ${one.score.toFixed(2)}`, box: one.box }));
+  for (const one of sure(content)) counts.set(one.name, counts.get(one.name) + 1);
+  return objects.map(({ name, score, box, label }, i) => ({ text: `${name} ${score.toFixed(2)}`, box, isShaded: colors[i] !== model.colors[label] }));
 }
 
 // A colour for each object, the class's own unless it touches another of its class; as detseg.draw does it.
@@ -293,13 +373,16 @@ function placed(own, wide, high, boxes, taken, width, height) {
 }
 
 function drawMap(context, { model, content, map }, counts) {
-  const colors = model.colors.map(rgb), total = map.length;
-  if (element("masks").checked) paint(context, content.image, ({ data }) => {
-    for (let i = 0; i < map.length; i++) {
-      const color = colors[map[i]];
-      if (!color || hidden.has(model.classes[map[i]])) continue;
-      data.set(color, 4 * i);
-      data[4 * i + 3] = 120;
+  const total = map.length, { image: size } = content, table = new Uint32Array(256);  // ABGR by label, in the order of the bytes
+  model.colors.forEach((color, label) => {
+    const [red, green, blue] = rgb(color);
+    if (!hidden.has(model.classes[label])) table[label] = (120 << 24) | (blue << 16) | (green << 8) | red;
+  });
+  if (element("masks").checked) paint(context, context.canvas, ({ data, width, height }) => {
+    const pixels = new Uint32Array(data.buffer);
+    for (let y = 0, i = 0; y < height; y++) {
+      const row = Math.floor((y + 0.5) * size.height / height) * size.width;
+      for (let x = 0; x < width; x++, i++) pixels[i] = table[map[row + Math.floor((x + 0.5) * size.width / width)]];
     }
   });
   const parts = Object.entries(content.pixels).filter(([, number]) => number).sort((a, b) => b[1] - a[1])
@@ -309,7 +392,7 @@ function drawMap(context, { model, content, map }, counts) {
   return parts.filter(([name]) => !hidden.has(name)).map(([name, part]) => ({ text: `${name} ${part}` }));
 }
 
-// What `fill` puts into pixels of the image's size, over what is drawn.
+// What `fill` puts into pixels of some size, over what is drawn.
 function paint(context, { width, height }, fill) {
   const layer = make("canvas", { width, height }), over = layer.getContext("2d"), pixels = over.createImageData(width, height);
   fill(pixels);
@@ -341,13 +424,18 @@ function fillMask({ data, width }, { size: [height], counts }, color) {
 }
 
 const rgb = color => [1, 3, 5].map(i => parseInt(color.slice(i, i + 2), 16));
-const brightness = color => { const [r, g, b] = rgb(color); return 0.299 * r + 0.587 * g + 0.114 * b; };
 
-element("key-form").addEventListener("submit", event => { event.preventDefault(); service ? predict() : start(); });
+function luminance(color) {  // of WCAG 2
+  const [red, green, blue] = rgb(color).map(value => value <= 10 ? value / 3294 : ((value / 255 + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+}
+
+element("key-form").addEventListener("submit", event => { event.preventDefault(); proceed(); });
+element("again").addEventListener("click", proceed);
 element("file").addEventListener("change", event => { take(event.target.files[0]); event.target.value = ""; });
 element("threshold").addEventListener("input", draw);
 element("masks").addEventListener("change", draw);
-addEventListener("resize", () => { if (columnWidth() !== drawnWidth) draw(); });  // a phone hides its address bar
+addEventListener("resize", () => { if (units() !== drawnUnits) draw(); });  // not when a phone hides its address bar
 element("model").addEventListener("change", () => { fillOthers(); predict(); });
 element("other").addEventListener("change", predict);
 for (const [id, none] of [["all", false], ["none", true]]) element(id).addEventListener("click", () => {
@@ -375,9 +463,14 @@ document.addEventListener("dragleave", event => { if (!event.relatedTarget) elem
 document.addEventListener("drop", event => {
   event.preventDefault();
   element("drop").classList.remove("over");
-  take(event.dataTransfer.files[0]);
+  const { files } = event.dataTransfer;
+  if (!files.length) return fail("There is no image in what was dropped.");
+  take(files[0], files.length > 1 ? `The first of ${files.length} files. ` : "");
 });
-document.addEventListener("paste", event => { take([...event.clipboardData.files].find(file => file.type.startsWith("image/"))); });
+document.addEventListener("paste", event => {
+  const file = [...event.clipboardData.files].find(one => one.type.startsWith("image/"));
+  if (file) take(file);
+});
 
 const closeCamera = () => {
   for (const track of element("video").srcObject?.getTracks() ?? []) track.stop();
@@ -389,7 +482,7 @@ element("camera").addEventListener("click", async () => {
   try {
     element("video").srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
-    return fail(`The camera cannot be used: ${error.message}`);
+    return fail(error.name === "NotFoundError" ? "There is no camera." : `The camera cannot be used: ${error.message}`);
   }
   fail("");
   element("viewfinder").hidden = false;
@@ -400,7 +493,7 @@ element("shoot").addEventListener("click", () => {
   if (!still.width) return;
   still.getContext("2d").drawImage(video, 0, 0);
   closeCamera();
-  still.toBlob(take, "image/jpeg", 0.95);
+  still.toBlob(blob => take(blob), "image/jpeg", 0.95);
 });
 element("close").addEventListener("click", closeCamera);
 document.addEventListener("keydown", event => { if (event.key === "Escape" && !element("viewfinder").hidden) closeCamera(); });

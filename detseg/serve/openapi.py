@@ -40,8 +40,9 @@ _SCHEMAS: dict[str, Any] = {
     },
     "Error": {"type": "object", "properties": {"error": {"type": "string", "description": "one line"}}},
 }
+_FORMAT = "image: the image with what was found drawn on it; decoded: the image alone, as the model sees it"
 _ERRORS = {
-    "400": "an option is wrong, the body is not JSON as described, or the connection ended before it",
+    "400": "an option is wrong, the body is not JSON as described, or the connection ended early",
     "401": "the key is missing or wrong",
     "408": "the body did not arrive in time",
     "413": "more bytes or pixels than are read",
@@ -83,7 +84,7 @@ def _predict(models: Sequence[str], settings: ServiceSettings, security: Sequenc
         ),
         "classes": ({"type": "string"}, "answer these alone: names with commas; in JSON a list"),
         "masks": ({"type": "boolean", "default": False}, "with the masks of the objects"),
-        "format": ({"enum": list(FORMATS), "default": FORMATS[0]}, "image: the image with what was found drawn on it"),
+        "format": ({"enum": list(FORMATS), "default": FORMATS[0]}, _FORMAT),
     }
     parameters = [
         {"name": name, "in": "query", "schema": schema, "description": text} for name, (schema, text) in options.items()

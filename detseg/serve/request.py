@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,10 @@ from detseg.data.images.read import ImageBytes, read_image
 from detseg.errors import DataError, ImageSizeError
 from detseg.messages import listed, one_line, shown
 from detseg.serve.models import ServedModel
-from detseg.serve.settings import ServiceError, ServiceSettings
+from detseg.serve.settings import MIB, ServiceError, ServiceSettings
 from detseg.structures import SCORE_THRESHOLD, UInt8Array
 
-FORMATS = ("json", "image")
+FORMATS = ("json", "image", "decoded")
 _NO_IMAGE, _FILE_ADVICE = "not an image, or damaged beyond recognition", "; replace the file or take it off the list"
 _KEYS = ("model", "score", "classes", "masks", "format")
 
@@ -43,7 +44,7 @@ async def read_body(request: Request, settings: ServiceSettings) -> bytes:
     most = settings.max_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
-        raise ServiceError(413, f"the body has {declared} bytes, more than the {most} that are read")
+        raise ServiceError(413, f"the request has {_mib(int(declared))}; this service takes up to {_mib(most)}")
     body, more = bytearray(), True
     try:
         async with asyncio.timeout(settings.timeout):
@@ -54,10 +55,14 @@ async def read_body(request: Request, settings: ServiceSettings) -> bytes:
                 body += message.get("body", b"")
                 more = request.state.unread = message.get("more_body", False)
                 if len(body) > most:
-                    raise ServiceError(413, f"the body has more than the {most} bytes that are read")
+                    raise ServiceError(413, f"the request has more than the {_mib(most)} that this service takes")
     except TimeoutError:
         raise ServiceError(408, f"the body did not arrive within {settings.timeout:g} s") from None
     return bytes(body)
+
+
+def _mib(number: int) -> str:
+    return f"{math.ceil(10 * number / MIB) / 10:g} MiB"
 
 
 def parse_json(body: bytes) -> tuple[bytes, dict[str, Any]]:
@@ -81,10 +86,12 @@ def decode_image(data: bytes, max_pixels: int, predictor: Any) -> UInt8Array:
     try:
         return read_image(ImageBytes(data, max_pixels=max_pixels), getattr(predictor, "value_range", None))
     except ImageSizeError as error:
-        raise ServiceError(413, one_line(error)) from None
+        what = one_line(error).partition(";")[0].replace("the image: the file declares", "the image has")
+        what = what.replace(f"{max_pixels} that are read", f"{max_pixels / 1e6:g} million that this service reads")
+        raise ServiceError(413, f"{what}; make it smaller") from None
     except DataError as error:  # what there is to do with files helps no client
         what = one_line(error).replace(_NO_IMAGE, "not an image that can be read here, or damaged")
-        raise ServiceError(422, what.replace(_FILE_ADVICE, "")) from None
+        raise ServiceError(422, what.replace(_FILE_ADVICE, "").removeprefix("the image: ")) from None
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ class Options:
         score: detections that score less are left out.
         classes: which are answered; None: all.
         masks: whether those of objects are answered, too.
-        format: ``json`` or ``image``.
+        format: ``json``; ``image``: a picture of what was found; ``decoded``: the image alone.
     """
 
     model: ServedModel

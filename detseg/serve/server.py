@@ -166,6 +166,7 @@ def _listen(settings: ServiceSettings) -> socket.socket:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+        reason = reason.partition(" (while ")[0]  # the rest is the address again
         where = f"{settings.host}, port {settings.port}"
         raise ConfigError(f"cannot listen on {where}: {reason}; choose others with --host and --port") from None
     # asyncio does it only for sockets that name their protocol, and answers would wait 40 ms for an acknowledgement.
