@@ -132,7 +132,14 @@ def test_tool_takes_tiles(checkpoint: Path, images: Path, tmp_path: Path, capsys
     assert error == (
         "error: tile: expected height and width in multiples of 4, the network's coarsest stride, got (63, 96)\n"
     )
-    assert said("--tile", "64", "96", "--overlap", "20") == (0, "")  # a mistake leaves no results behind
+    code, error = said("--tile", "0", "96")
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.startswith("error: argument --tile: expected a whole number of at least 1, got '0'")
+    code, error = said("--tile", "48", "64", "--scales", "1,1.25")
+    assert code == 2
+    assert error.startswith("error: scales: label maps in tiles are seen at the image's own scale")
+    assert not (tmp_path / "out").exists()
+    assert said("--tile", "64", "96", "--overlap", "20") == (0, "")
     labels = np.array(Image.open(tmp_path / "out" / "masks" / "a.png"))
     expected = segmenter(checkpoint)(images / "a.png", tile=(64, 96), overlap=20)
     np.testing.assert_array_equal(labels, expected.labels)
