@@ -241,11 +241,11 @@ class ImagePredictor(ABC, Generic[Result]):
         """The results of a batch of images, with the batch size and the options of the call."""
 
     def _call(self, images: ImageLike | list[ImageLike], batch_size: int, **options: Any) -> Result | list[Result]:
-        if isinstance(images, _ONE_IMAGE):
-            return next(self.stream([images], batch_size, **options))
-        if not isinstance(images, list | tuple):
+        several = [images] if isinstance(images, _ONE_IMAGE) else images
+        if not isinstance(several, list | tuple):
             raise _not_an_image(images)
-        return list(self.stream(images, batch_size, **options))
+        found: list[Result] = list(self.stream(several, batch_size, **options))
+        return found if several is images else found[0]
 
     def _stream(
         self, images: Iterable[ImageLike], batch_size: int, on_error: OnError, options: dict[str, Any]

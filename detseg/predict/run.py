@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 from rich.progress import track
 
 from detseg.data.images.sources import StoredImage
@@ -29,6 +30,13 @@ _PATIENCE = 0.5  # seconds for a decoder to end, after an error or Ctrl-C; a dow
 
 _Batch: TypeAlias = Sequence[ImageFile]
 _Read: TypeAlias = list[UInt8Array | DataError]
+
+
+def try_options(predictor: ImagePredictor[Any], refine: Refinement, batch_size: int, options: dict[str, Any]) -> None:
+    """Predict for a black image of the network's size. DetsegError: options of the call, or what is to be kept, do not
+    suit the model, which is best known before anything is written."""
+    with MemoryErrors(MEMORY_ADVICE):
+        refine(predictor(np.zeros((*predictor.input_hw, 3), np.uint8), batch_size, **options))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def predict(argv: Sequence[str]) -> int:
 
     from PIL import Image
 
+    from detseg.predict.run import try_options
     from detseg.predict.video.find import split_videos
     from detseg.predict.video.run import video_places
 
@@ -45,7 +46,7 @@ def predict(argv: Sequence[str]) -> int:
             Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which its reader of TIFF looks at
         options = _tiling(arguments, predictor)
         if options or refine.min_area or refine.fill_holes:
-            _try(predictor, refine, arguments.batch_size, options)
+            try_options(predictor, refine, arguments.batch_size, options)
         try:
             passed_over = bool(images) and _predict_images(arguments, predictor, images, refine, share, options)
         except DataError as error:  # the videos are done all the same
@@ -58,17 +59,6 @@ def predict(argv: Sequence[str]) -> int:
     if errors:
         raise DataError("; ".join(map(str, errors)))
     return int(passed_over and share.rank == 0)
-
-
-def _try(predictor: ImagePredictor[Any], refine: Refinement, batch_size: int, options: dict[str, Any]) -> None:
-    """Predict for a black image, which tells before anything is written that an option does not suit the model."""
-    import numpy as np
-
-    from detseg.memory import MemoryErrors
-    from detseg.predict.run import MEMORY_ADVICE
-
-    with MemoryErrors(MEMORY_ADVICE):
-        refine(predictor(np.zeros((*predictor.input_hw, 3), np.uint8), batch_size, **options))
 
 
 def _predict_images(
