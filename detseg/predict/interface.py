@@ -250,7 +250,7 @@ class ImagePredictor(ABC, Generic[Result]):
     def _stream(
         self, images: Iterable[ImageLike], batch_size: int, on_error: OnError, options: dict[str, Any]
     ) -> Iterator[Result | DataError]:
-        at_once = 1 if options.get("tile") else batch_size
+        at_once = batch_size if options.get("tile") is None else 1
         coming = iter(images)
         while True:
             batch, error = self._read_batch(coming, at_once, on_error)

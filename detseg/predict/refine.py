@@ -47,7 +47,7 @@ class ScoreCalibration:
         return replace(found, scores=scores)[np.argsort(-scores, kind="stable")]
 
     def fraction(self, name: str, scores: Any) -> Any:
-        """What scores of a class become."""
+        """What scores of a class, a number or an array of them, become."""
         corners = np.array(self.classes.get(name, self.others), dtype=np.float64)
         return np.interp(scores, corners[:, 0], corners[:, 1])
 

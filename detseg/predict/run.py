@@ -73,7 +73,7 @@ class FileRun:
         written; what was done before is kept."""
         batches = [self.images[i : i + self.batch_size] for i in range(0, len(self.images), self.batch_size)]
         own = batches[self.share.rank :: self.share.num]
-        if self.options.get("tile"):  # a batch is of tiles then, and more images would only take memory
+        if self.options.get("tile") is not None:  # batches are of tiles then: more images would only take memory
             own = [[image] for batch in own for image in batch]
         to_do = [batch for batch in own if not all(map(self.journal.has, batch))]
         with MemoryErrors(MEMORY_ADVICE) as errors:

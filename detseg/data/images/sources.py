@@ -157,12 +157,12 @@ def check_network(address: str, is_allowed: bool) -> None:
 
 
 def is_pattern(source: Path | str) -> bool:
-    """Whether a source is a pattern, which files and folders may be called like."""
+    """Whether a source is a pattern; a file or folder that is called like one is none."""
     return _num_fixed(Path(source)) is not None
 
 
 def _num_fixed(pattern: Path) -> int | None:
-    """The number of parts before the first one with wildcards that is not itself the name of a file or folder."""
+    """The number of parts before the first one with wildcards, unless a file or folder has that name; None: no such."""
     parts = pattern.parts
     magic = (i for i, part in enumerate(parts) if _MAGIC.search(part))
     return next((i for i in magic if not Path(*parts[: i + 1]).exists()), None)
