@@ -28,6 +28,7 @@ from detseg.errors import EXIT_STOPPED, ConfigError, DataError, DetsegError, Run
 from detseg.messages import messages_on_console, printable
 
 CHECKPOINT = "a run directory, whose best.ckpt counts, a .ckpt file, or a .safetensors file of `detseg export-weights`"
+MODEL = f"{CHECKPOINT}; or an .onnx or .xml file of `detseg export`"
 DEVICES = "auto, cpu, cuda, cuda:1, mps (auto)"
 
 if TYPE_CHECKING:

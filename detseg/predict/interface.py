@@ -11,11 +11,12 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from inspect import Parameter, signature
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, get_args, overload
 
 import numpy as np
@@ -25,7 +26,7 @@ from PIL import Image, ImageOps
 from detseg.data.images.read import MAX_PIXELS, ImageBytes, pil_to_rgb, read_extent, read_image
 from detseg.data.images.values import ValueRange, describe_low_range, extent_of
 from detseg.errors import ConfigError, DataError, DetsegError
-from detseg.messages import printable, shown
+from detseg.messages import did_you_mean, listed, printable, shown
 from detseg.ops.letterbox import Letterbox
 from detseg.predict.results import Detections, SegmentationMap
 from detseg.predict.tiles.cuts import Tiling
@@ -44,8 +45,6 @@ ImageLike: TypeAlias = str | Path | npt.NDArray[np.uint8] | Image.Image | ImageB
 
 OnError: TypeAlias = Literal["raise", "skip", "return"]
 """What becomes of an image that cannot be read."""
-
-_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 Result = TypeVar("Result", Detections, SegmentationMap)
 
@@ -162,14 +161,32 @@ class ImagePredictor(ABC, Generic[Result]):
         """As calling with a list, but one result after the other, in the order of the images.
 
         Args:
-            images: paths, arrays or PIL images: a list, a generator, any iterable. They are taken a batch at a time, so
-                that memory does not grow with their number. An error that the iterable raises follows the results of
-                what came before.
-            batch_size: how many images the network sees at a time.
+            images: paths, arrays or PIL images: a list, a generator, any iterable. They are taken a batch at a time,
+                with tiles one at a time, so that memory does not grow with their number. An error that the iterable
+                raises follows the results of what came before.
+            batch_size: how many images, or tiles of an image, the network sees at a time.
             on_error: of an image that cannot be read the DataError is raised, after the results of those before; or
                 it is skipped, with a warning; or the error is returned in the place of the result.
             options: those of calling, such as ``tile``.
+
+        Raises, besides what calling does:
+            ConfigError: ``batch_size`` or ``on_error`` is wrong, or there is no such option.
+            TypeError: ``images`` is one image, or nothing that holds images.
         """
+        if isinstance(images, _ONE_IMAGE):
+            raise TypeError(f"stream: expected several images, such as a list, got one ({type(images).__name__})")
+        if not isinstance(images, Iterable):
+            raise _not_an_image(images)
+        if not isinstance(batch_size, Integral) or batch_size < 1:
+            raise ConfigError(f"batch_size: expected a whole number of at least 1, got {shown(batch_size)}")
+        if on_error not in get_args(OnError):
+            raise ConfigError(f"on_error: expected {', '.join(get_args(OnError))}, got {shown(on_error)}")
+        parameters = signature(self.__call__).parameters
+        known = [name for name, one in parameters.items() if one.kind is Parameter.KEYWORD_ONLY]
+        for name in options:
+            if name not in known:
+                what = f"predictors of this kind have no such option{did_you_mean(name, known)}"
+                raise ConfigError(f"{name}: {what}; they have {listed(known)}")
         return self._stream(images, batch_size, on_error, options)
 
     def read(self, image: ImageLike) -> UInt8Array:
@@ -223,31 +240,20 @@ class ImagePredictor(ABC, Generic[Result]):
     def _answer(self, images: list[UInt8Array], *arguments: Any, **options: Any) -> list[Result]:
         """The results of a batch of images, with the batch size and the options of the call."""
 
-    def _call(
-        self, images: ImageLike | list[ImageLike], batch_size: int, options: Mapping[str, Any] = _NO_OPTIONS
-    ) -> Result | list[Result]:
-        if isinstance(images, _ONE_IMAGE):
-            return next(self._results([images], batch_size, options))
-        if not isinstance(images, list | tuple):
+    def _call(self, images: ImageLike | list[ImageLike], batch_size: int, **options: Any) -> Result | list[Result]:
+        several = [images] if isinstance(images, _ONE_IMAGE) else images
+        if not isinstance(several, list | tuple):
             raise _not_an_image(images)
-        return list(self._results(images, batch_size, options))
-
-    def _results(self, images: Iterable[ImageLike], batch_size: int, options: Mapping[str, Any]) -> Iterator[Result]:
-        every = self._stream(images, batch_size, "raise", options)
-        return (found for found in every if not isinstance(found, DataError))
+        found: list[Result] = list(self.stream(several, batch_size, **options))
+        return found if several is images else found[0]
 
     def _stream(
-        self, images: Iterable[ImageLike], batch_size: int, on_error: OnError, options: Mapping[str, Any]
+        self, images: Iterable[ImageLike], batch_size: int, on_error: OnError, options: dict[str, Any]
     ) -> Iterator[Result | DataError]:
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-        if on_error not in get_args(OnError):
-            raise ConfigError(f"on_error: expected {', '.join(get_args(OnError))}, got {shown(on_error)}")
-        if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable):
-            raise _not_an_image(images)
+        at_once = batch_size if options.get("tile") is None else 1
         coming = iter(images)
         while True:
-            batch, error = self._read_batch(coming, batch_size, on_error)
+            batch, error = self._read_batch(coming, at_once, on_error)
             arrays = [read for _, read in batch if not isinstance(read, DataError)]
             results = iter(self._answer(arrays, batch_size, **options) if arrays else [])
             for image, read in batch:
@@ -357,7 +363,7 @@ class ObjectPredictor(ImagePredictor[Detections]):
             ConfigError: the options of tiles are wrong, or given without ``tile``.
         """
         options: _ObjectOptions = {"tile": tile, "overlap": overlap, "full_image": full_image, "merge": merge}
-        return self._call(images, batch_size, options)
+        return self._call(images, batch_size, **options)
 
     def _answer(
         self,
@@ -437,7 +443,7 @@ class MapPredictor(ImagePredictor[SegmentationMap]):
             DetsegError: the model's logits are NaN or infinite, which is looked for in every image.
         """
         options: _MapOptions = {"tile": tile, "overlap": overlap, "probabilities": probabilities}
-        return self._call(images, batch_size, options)
+        return self._call(images, batch_size, **options)
 
     def _answer(
         self,
@@ -475,4 +481,13 @@ def check_finite(lowest: float, highest: float) -> None:
         raise DetsegError(
             "the model's logits are NaN or infinite, so there are no labels; take another checkpoint of its run, "
             "or train again with a lower optimizer.lr"
+        )
+
+
+def refuse_score(path: Path, model: str, score_threshold: float | None) -> None:
+    """ConfigError for a score threshold, if there is one, of a model of label maps."""
+    if score_threshold is not None:
+        raise ConfigError(
+            f"{path}: is a segmentation model ({model}), which gives every pixel a class and has no score threshold; "
+            f"got {score_threshold}, leave it out"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detseg.errors import CheckpointError, ConfigError, MissingExtraError, path_of
-from detseg.predict.interface import ImagePredictor
+from detseg.predict.interface import ImagePredictor, refuse_score
 from detseg.predict.runtime.engines import SUFFIXES
 
 if TYPE_CHECKING:
@@ -64,11 +64,8 @@ def load_predictor(
     target = find_device(device)  # first, since it is quick to say
     trained, config, contents = load_model(path, model)
     kind = kind_of(config.model)
-    if score_threshold is not None and not kind.finds_objects:
-        raise ConfigError(
-            f"{checkpoint}: is a segmentation model ({config.model.name}), which gives every pixel a class and has no "
-            f"score threshold; got {score_threshold}, leave it out"
-        )
+    if not kind.finds_objects:
+        refuse_score(path, config.model.name, score_threshold)
     options: dict[str, Any] = {} if score_threshold is None else {"score_threshold": score_threshold}
     options |= {"compile": compile, "value_range": config.data.value_range}
     return kind.predictor()(trained, contents.classes, config.data.input_hw, target, **options)

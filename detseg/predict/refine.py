@@ -43,9 +43,13 @@ class ScoreCalibration:
         scores, names = found.scores.copy(), np.array(found.names, dtype=np.str_)
         for name in dict.fromkeys(found.names):
             own = names == name
-            corners = np.array(self.classes.get(name, self.others), dtype=np.float64)
-            scores[own] = np.interp(found.scores[own], corners[:, 0], corners[:, 1])
+            scores[own] = self.fraction(name, found.scores[own])
         return replace(found, scores=scores)[np.argsort(-scores, kind="stable")]
+
+    def fraction(self, name: str, scores: Any) -> Any:
+        """What scores of a class, a number or an array of them, become."""
+        corners = np.array(self.classes.get(name, self.others), dtype=np.float64)
+        return np.interp(scores, corners[:, 0], corners[:, 1])
 
     def lowest(self, fraction: float) -> float:
         """The score from which a predictor has to find objects, so that none is missed that becomes ``fraction`` or
@@ -101,14 +105,21 @@ class Refinement:
 
     def check(self, table: ClassTable, finds_objects: bool) -> None:
         """Raise a ConfigError for a class that the model does not have, or what is not for its kind of results."""
-        check_names("classes", self.classes, table)
-        check_names("thresholds", self.thresholds, table)
-        if finds_objects:
-            return
-        for name in ("classes", "thresholds", "fill_holes", "calibration"):
+        for name in () if finds_objects else ("classes", "thresholds", "fill_holes", "calibration"):
             if getattr(self, name):
                 more = "; min_area gives specks and holes the label around them" if name == "fill_holes" else ""
                 raise ConfigError(f"{name}: is for detectors, and this is a segmentation model; leave it out{more}")
+        check_names("classes", self.classes, table)
+        check_names("thresholds", self.thresholds, table)
+        check_names("calibration", () if self.calibration is None else self.calibration.classes, table)
+
+    def lowest_score(self, score_threshold: float, table: ClassTable) -> float:
+        """What the scores that are kept are not below, of a detector with this threshold."""
+        lowest = []
+        for name in self.classes or table.names:
+            least = score_threshold if self.calibration is None else self.calibration.fraction(name, score_threshold)
+            lowest.append(max(float(least), self.thresholds.get(name, 0.0)))
+        return min(lowest)
 
     def __call__(self, found: _Result) -> _Result:
         """The result with all of this applied. ConfigError: masks are to be cleaned, and there are none."""

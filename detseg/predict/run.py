@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 from rich.progress import track
 
 from detseg.data.images.sources import StoredImage
@@ -30,51 +32,55 @@ _Batch: TypeAlias = Sequence[ImageFile]
 _Read: TypeAlias = list[UInt8Array | DataError]
 
 
+def try_options(predictor: ImagePredictor[Any], refine: Refinement, batch_size: int, options: dict[str, Any]) -> None:
+    """Predict for a black image of the network's size. DetsegError: options of the call, or what is to be kept, do not
+    suit the model, which is best known before anything is written."""
+    with MemoryErrors(MEMORY_ADVICE):
+        refine(predictor(np.zeros((*predictor.input_hw, 3), np.uint8), batch_size, **options))
+
+
+@dataclass(frozen=True)
 class FileRun:
     """The images of a run that this process predicts for, and what all processes found.
 
     Batches are the same whatever was done before and however many processes there are, since the last bits of a
     network's numbers may depend on what else is in a batch.
 
-    Args:
+    Attributes:
         predictor: of any kind.
         images: of all processes.
         output: what is written.
         journal: open.
         share: of this process.
-        batch_size: images at a time.
+        batch_size: images, or tiles of an image, at a time.
         pictures: where the drawn copy of each image goes; None: there are none.
         refine: what is kept of a result.
         options: of the predictor's call.
     """
 
-    def __init__(
-        self,
-        predictor: ImagePredictor[Any],
-        images: Sequence[ImageFile],
-        output: Output,
-        journal: Journal,
-        share: Share,
-        batch_size: int,
-        pictures: Sequence[Path] | None,
-        refine: Refinement,
-        options: dict[str, Any],
-    ) -> None:
-        self._predictor, self._images, self._output, self._journal = predictor, images, output, journal
-        self._share, self._batch_size, self._pictures = share, batch_size, pictures
-        self._refine, self._options = refine, options
+    predictor: ImagePredictor[Any]
+    images: Sequence[ImageFile]
+    output: Output
+    journal: Journal
+    share: Share
+    batch_size: int
+    pictures: Sequence[Path] | None
+    refine: Refinement
+    options: dict[str, Any]
 
     def predict(self) -> None:
         """Predict for the images of this process that are not done. DetsegError: memory ran out, or a file could not be
         written; what was done before is kept."""
-        batches = [self._images[i : i + self._batch_size] for i in range(0, len(self._images), self._batch_size)]
-        own = batches[self._share.rank :: self._share.num]
-        to_do = [batch for batch in own if not all(map(self._journal.has, batch))]
+        batches = [self.images[i : i + self.batch_size] for i in range(0, len(self.images), self.batch_size)]
+        own = batches[self.share.rank :: self.share.num]
+        if self.options.get("tile") is not None:  # batches are of tiles then: more images would only take memory
+            own = [[image] for batch in own for image in batch]
+        to_do = [batch for batch in own if not all(map(self.journal.has, batch))]
         with MemoryErrors(MEMORY_ADVICE) as errors:
             following = iter([*to_do, ()])
             reading = self._start_reading(next(following))
             try:
-                for batch in track(to_do, "predicting", console=console, disable=self._share.rank > 0):
+                for batch in track(to_do, "predicting", console=console, disable=self.share.rank > 0):
                     errors.doing = f"predicting for {batch[0].path}"
                     arrays = reading.result()
                     reading = self._start_reading(next(following))  # meanwhile
@@ -89,8 +95,8 @@ class FileRun:
         arrays: _Read = []
         for image in batch:
             try:
-                path, most = image.path, self._predictor.max_pixels
-                arrays.append(self._predictor.read(path.load(most) if isinstance(path, StoredImage) else path))
+                path, most = image.path, self.predictor.max_pixels
+                arrays.append(self.predictor.read(path.load(most) if isinstance(path, StoredImage) else path))
             except ImageSizeError as error:
                 arrays.append(ImageSizeError(f"{error}, or allow it with --max-pixels (max_pixels of the predictor)"))
             except DataError as error:  # the other images are done all the same
@@ -102,39 +108,39 @@ class FileRun:
         for image, array in zip(batch, arrays, strict=True):
             if not isinstance(array, DataError):
                 readable.append((image, array))
-            elif not self._journal.has(image):
-                self._journal.add_error(image, array)
-        if all(self._journal.has(image) for image, _ in readable):
+            elif not self.journal.has(image):
+                self.journal.add_error(image, array)
+        if all(self.journal.has(image) for image, _ in readable):
             return
-        results = self._predictor([array for _, array in readable], batch_size=self._batch_size, **self._options)
+        results = self.predictor([array for _, array in readable], batch_size=self.batch_size, **self.options)
         for (image, _), result in zip(readable, results, strict=True):
-            if self._journal.has(image):
+            if self.journal.has(image):
                 continue
-            found = self._refine(result)
-            entry = self._output.entry(image, found)
-            if self._pictures is not None:
-                found.save(self._pictures[image.number - 1])
-            self._journal.add(image, entry)  # last: what is in the journal is whole
+            found = self.refine(result)
+            entry = self.output.entry(image, found)
+            if self.pictures is not None:
+                found.save(self.pictures[image.number - 1])
+            self.journal.add(image, entry)  # last: what is in the journal is whole
 
     def finish(self) -> None:
         """The first process waits for the others, and writes the files of all. DetsegError: another process died, or a
         file could not be written."""
-        if self._share.rank > 0:
-            self._journal.close()
-            logger.info(f"process {self._share.rank} of {self._share.num} has done its images")
+        if self.share.rank > 0:
+            self.journal.close()
+            logger.info(f"process {self.share.rank} of {self.share.num} has done its images")
             return
-        if self._share.num > 1:
-            self._journal.wait()
+        if self.share.num > 1:
+            self.journal.wait()
         self._write()
-        self._journal.finish()
+        self.journal.finish()
 
     def interrupted(self) -> None:
         """The first process writes the files of what is done, and says how far that is."""
-        if self._share.rank == 0:
-            self._journal.refresh()
-            logger.info(f"interrupted: {self._journal.progress()}")
+        if self.share.rank == 0:
+            self.journal.refresh()
+            logger.info(f"interrupted: {self.journal.progress()}")
             self._write()
 
     def _write(self) -> None:
-        also = [] if self._pictures is None else ["the drawn images"]
-        logger.info(self._output.write(self._journal.entries(), also))
+        also = [] if self.pictures is None else ["the drawn images"]
+        logger.info(self.output.write(self.journal.entries(), also))

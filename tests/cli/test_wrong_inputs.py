@@ -84,7 +84,7 @@ run/checkpoints/best.ckpt unreadable_val/JPEGImages --out file
     file/results.jsonl: could not be written (File exists); a file is where a folder must be, or a folder where a file;
     choose another place
 run/checkpoints/best.ckpt unreadable_val/JPEGImages --out new --tile 0 64
-    tile: expected height and width in pixels, got (0, 64)
+    argument --tile: expected a whole number of at least 1, got '0'; see detseg predict --help
 run/checkpoints/best.ckpt unreadable_val/JPEGImages --out new --overlap 8
     overlap, full_image, merge: belong to tiles; give tile=(height, width) too, or leave them out
 run/checkpoints/best.ckpt unreadable_val/JPEGImages --out new --flips up

@@ -32,7 +32,7 @@ from detseg.predict.runtime.description import KEY, Description
 from detseg.predict.runtime.engines import Outputs, open_engine
 from detseg.predict.runtime.predictor import ExportedPredictor, class_nms
 from detseg.structures import ClassTable, Float32Array
-from tests.export.child import find_boxes
+from tests.export.child import find
 from tests.models.rcnn.small import small_detector, spread_outputs
 from tests.predict.networks import noise
 from tests.tiny import TinyRun, write_colors
@@ -80,23 +80,28 @@ def assert_same_in_threads(predictor: Any, images: list[Any]) -> None:
     alone = [predictor(image) for image in images] * 8
     with ThreadPoolExecutor(8) as threads:
         for one, other in zip(alone, threads.map(predictor, images * 8), strict=True):
-            np.testing.assert_array_equal(one.boxes, other.boxes)
-            np.testing.assert_array_equal(one.scores, other.scores)
+            np.testing.assert_array_equal(one.labels, other.labels)
+            if isinstance(one, Detections):
+                np.testing.assert_array_equal(one.boxes, other.boxes)
+                np.testing.assert_array_equal(one.scores, other.scores)
 
 
-def test_t10_threads_share_a_predictor(yolo: Path, tiny_run: TinyRun) -> None:
+def test_t10_threads_share_a_predictor(yolo: Path, unet: Path, tiny_run: TinyRun, tiny_segmentation: TinyRun) -> None:
     images = images_of(tiny_run)[:8]
     assert_same_in_threads(load_predictor(yolo, score_threshold=0.0), images)
     assert_same_in_threads(load_predictor(tiny_run.run_dir, "cpu", 0.0), images)
+    assert_same_in_threads(load_predictor(unet), images)
+    assert_same_in_threads(load_predictor(tiny_segmentation.run_dir, "cpu"), images)
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_t10_child_processes_find_the_same(yolo: Path, method: str) -> None:
+def test_t10_child_processes_find_the_same(yolo: Path, unet: Path, method: str) -> None:
     image = noise(70, 90)
     with multiprocessing.get_context(method).Pool(1) as pool:
-        boxes, has_torch = pool.apply(find_boxes, (yolo, image))
+        boxes, labels, has_torch = pool.apply(find, (yolo, unet, image))
     assert len(boxes)
+    np.testing.assert_array_equal(labels, load_predictor(unet)(image).labels)
     np.testing.assert_array_equal(boxes, load_predictor(yolo, score_threshold=0.0)(image).boxes)
     assert not has_torch or method == "forkserver"  # its server may have loaded it for other tests
 

@@ -168,8 +168,8 @@ def test_the_threshold_leaves_the_rest_as_it_is(tiny_run: TinyRun, picture: Path
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="score_threshold: expected a number from 0 to 1, got"):
             load_predictor(tiny_run.best, device="cpu", score_threshold=wrong)
-    with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
-        list(load_predictor(tiny_run.best, device="cpu").stream([picture], batch_size=0))
+    with pytest.raises(ValueError, match="batch_size: expected a whole number of at least 1, got 0"):
+        load_predictor(tiny_run.best, device="cpu")([picture], batch_size=0)
 
 
 def test_compiled(tiny_run: TinyRun, picture: Path, expected: Detections, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def test_names_are_kept_and_coco_has_all(predictor: Predictor, images: Path, tmp
     predict_files(predictor, [images], out)
     assert written(out) == sorted([*SIZES, "detections.json", "detections_masks.json", "images.json", "results.jsonl"])
     assert (
-        f"12 objects in 3 images (score 0.3 or more; a score says how sure the model is, from 0 to 1); written to {out}"
+        f"12 objects in 3 images (score 0.3 or more; scores are from 0 to 1); written to {out}"
     ) in capsys.readouterr().out
     for name, (height, width) in SIZES.items():
         drawn = cv2.imread(str(out / name))
@@ -111,7 +111,10 @@ def test_nothing_found_is_told_with_what_to_try(images: Path, tmp_path: Path, ca
     predict_files(none, [images], tmp_path / "none")
     out = capsys.readouterr().out
     assert "0 objects in 3 images (score 0.3 or more;" in out
-    assert "no object scored that much: try a lower score, such as --score 0.05, or train longer\n" in out
+    assert (
+        "no object is left: try a lower score, such as --score 0.05, leave out --classes and --min-area, or train"
+        in out
+    )
 
 
 def test_voc_comes_back_through_the_voc_reader(predictor: Predictor, images: Path, tmp_path: Path) -> None:

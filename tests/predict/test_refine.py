@@ -13,7 +13,7 @@ from PIL import Image
 from detseg.cli.deploy.predict import predict
 from detseg.errors import ConfigError, DataError
 from detseg.predict import Detections, SegmentationMap
-from detseg.predict.refine import Refinement, read_thresholds
+from detseg.predict.refine import Refinement, ScoreCalibration, read_thresholds
 from detseg.structures import ClassTable, InstanceMasks
 from tests.cli.mistakes import said
 from tests.predict.networks import noise, write_rcnn, write_unet
@@ -45,6 +45,20 @@ def test_a_score_that_is_the_threshold_stays() -> None:
     found = replace(given(), scores=np.full(len(given()), 0.9, dtype=np.float32))
     assert len(Refinement(thresholds=dict.fromkeys(found.classes.names, 0.9))(found)) == len(found) > 0
     assert len(Refinement(thresholds=dict.fromkeys(found.classes.names, 0.9001))(found)) == 0
+
+
+def test_the_lowest_score_that_is_kept() -> None:
+    """A tracker has to know it: of the predictor, of the classes' thresholds, or calibrated."""
+    calibration = ScoreCalibration({"car": [(0.0, 0.1), (1.0, 0.5)]}, [(0.0, 0.0), (1.0, 0.8)])
+    for refine, expected in (
+        (Refinement(), 0.5),
+        (Refinement(thresholds={"sky": 0.2, "road": 0.7}), 0.5),
+        (Refinement(["road"], {"sky": 0.6, "road": 0.7}), 0.7),
+        (Refinement(calibration=calibration), 0.3),  # car: 0.1 + 0.4 / 2
+        (Refinement(["sky"], calibration=calibration), 0.4),
+        (Refinement(thresholds=dict.fromkeys(CLASSES.names, 0.35), calibration=calibration), 0.35),
+    ):
+        assert refine.lowest_score(0.5, CLASSES) == pytest.approx(expected)
 
 
 def test_masks_lose_specks_and_holes() -> None:
@@ -84,6 +98,8 @@ def test_specks_of_maps() -> None:
 def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = tmp_path / "a.png"
     Image.fromarray(noise(30, 40)).save(image)
+    calibration = tmp_path / "c.json"
+    calibration.write_text(json.dumps({"classes": {"raod": [[0, 0], [1, 1]]}, "other classes": [[0, 0], [1, 1]]}))
     for checkpoint, option, message in (
         (
             write_rcnn(tmp_path / "r.ckpt", "mask_rcnn"),
@@ -103,6 +119,21 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
             "argument --batch-size: expected a whole number of at least 1, got '0'",
         ),
         (tmp_path / "r.ckpt", f"--thresholds={image}", "cannot be read as JSON"),
+        (
+            tmp_path / "r.ckpt",
+            f"--calibration={calibration}",
+            "calibration: the model has no class 'raod' (did you mean ",
+        ),
+        (
+            write_rcnn(tmp_path / "f.ckpt", "faster_rcnn"),
+            "--min-area=5",
+            "are for masks, and this model finds boxes alone",
+        ),
+        (
+            tmp_path / "f.ckpt",
+            "--merge=nms",
+            "overlap, full_image, merge: belong to tiles; give tile=(height, width) too",
+        ),
     ):
         code, text = said(predict, [str(checkpoint), str(image), "--out", str(tmp_path / "out"), option], capsys)
         assert (code, text.count("\n")) == (2, 1)

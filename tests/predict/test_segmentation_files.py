@@ -15,10 +15,10 @@ from detseg.cli.deploy.predict import predict
 from detseg.cli.tool import run_tool
 from detseg.draw import class_color
 from detseg.errors import ConfigError, DataError
-from detseg.predict import SegmentationPredictor, load_predictor
+from detseg.predict import ImageLike, SegmentationPredictor, load_predictor
 from detseg.predict.files import predict_files
-from detseg.structures import ClassTable
-from tests.predict.networks import CLASSES, noise, write_unet
+from detseg.structures import ClassTable, Float32Array, UInt8Array
+from tests.predict.networks import CLASSES, noise, two_levels, write_unet
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,31 @@ def test_a_format_is_for_detectors(checkpoint: Path, images: Path, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+class Counting(SegmentationPredictor):
+    """Notes how many images are read when the network sees a batch of tiles, and the largest one."""
+
+    num_read = 0
+    seen: tuple[tuple[int, int], ...] = ()
+
+    def read(self, image: ImageLike) -> UInt8Array:
+        self.num_read += not isinstance(image, np.ndarray)
+        return super().read(image)
+
+    def logits(self, images: UInt8Array) -> Float32Array:
+        self.seen += ((len(images), self.num_read),)
+        return super().logits(images)
+
+
+def test_batches_are_of_tiles_and_take_one_image_at_a_time(images: Path, tmp_path: Path) -> None:
+    for i in range(4):
+        shutil.copy(images / "a.png", images / f"b{i}.png")
+    predictor = Counting(two_levels(), CLASSES, (48, 64))
+    predict_files(predictor, [images], tmp_path / "out", batch_size=5, tile=(48, 64), pictures=False)
+    assert predictor.num_read == 6
+    assert predictor.seen[0][1] <= 2  # the first one, and the next one ahead
+    assert max(num for num, _ in predictor.seen) == 5
+
+
 def test_tool_takes_tiles(checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def said(*options: str) -> tuple[int, str]:
         argv = [str(checkpoint), str(images), "--out", str(tmp_path / "out"), "--device", "cpu", *options]
@@ -132,7 +157,14 @@ def test_tool_takes_tiles(checkpoint: Path, images: Path, tmp_path: Path, capsys
     assert error == (
         "error: tile: expected height and width in multiples of 4, the network's coarsest stride, got (63, 96)\n"
     )
-    assert said("--tile", "64", "96", "--overlap", "20") == (0, "")  # a mistake leaves no results behind
+    code, error = said("--tile", "0", "96")
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.startswith("error: argument --tile: expected a whole number of at least 1, got '0'")
+    code, error = said("--tile", "48", "64", "--scales", "1,1.25")
+    assert code == 2
+    assert error.startswith("error: scales: label maps in tiles are seen at the image's own scale")
+    assert not (tmp_path / "out").exists()
+    assert said("--tile", "64", "96", "--overlap", "20") == (0, "")
     labels = np.array(Image.open(tmp_path / "out" / "masks" / "a.png"))
     expected = segmenter(checkpoint)(images / "a.png", tile=(64, 96), overlap=20)
     np.testing.assert_array_equal(labels, expected.labels)

@@ -68,6 +68,14 @@ def test_images_are_taken_a_batch_at_a_time(predictor: Any) -> None:
     assert taken == [0, 1, 2]
 
 
+def test_with_tiles_images_are_taken_one_by_one(predictor: Any) -> None:
+    taken: list[int] = []
+    coming = (taken.append(i) or noise(40 + i, 60) for i in range(5))
+    for i, found in enumerate(predictor.stream(coming, batch_size=3, tile=(32, 32))):
+        assert found.image.shape == (40 + i, 60, 3)
+        assert taken == list(range(i + 1))
+
+
 def test_an_error_of_the_iterable_follows_the_results(predictor: Any) -> None:
     def coming() -> Iterator[Any]:
         yield noise(40, 60)
@@ -80,10 +88,22 @@ def test_an_error_of_the_iterable_follows_the_results(predictor: Any) -> None:
     assert heights(done) == [40, 41]
 
 
-def test_what_is_no_row_of_images(predictor: Any) -> None:
+def test_wrong_arguments_are_one_line_at_once(predictor: Any) -> None:
     assert list(predictor.stream([])) == []
-    for wrong in ("a.png", np.zeros((4, 4, 3), np.uint8), 5):
-        with pytest.raises(TypeError, match="image: expected a path"):
-            next(predictor.stream(wrong))
-    with pytest.raises(ConfigError, match="on_error: expected raise, skip, return, got 'ignore'"):
-        next(predictor.stream([], on_error="ignore"))
+    for alone in ("a.png", np.zeros((4, 4, 3), np.uint8)):
+        with pytest.raises(TypeError, match="stream: expected several images, such as a list, got one"):
+            predictor.stream(alone)
+    with pytest.raises(TypeError, match="image: expected a path"):
+        predictor.stream(5)
+    options: list[tuple[dict[str, Any], str]] = [
+        ({"on_error": "ignore"}, "on_error: expected raise, skip, return, got 'ignore'"),
+        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
+        ({"batch_size": 1.5}, "batch_size: expected a whole number of at least 1, got 1.5"),
+        (
+            {"tiles": (64, 96)},
+            r"tiles: predictors of this kind have no such option \(did you mean 'tile'\?\); they have ",
+        ),
+    ]
+    for wrong, message in options:
+        with pytest.raises(ConfigError, match=f"^{message}"):
+            predictor.stream([], **wrong)

@@ -29,6 +29,7 @@ def predict(argv: Sequence[str]) -> int:
 
     from PIL import Image
 
+    from detseg.predict.run import try_options
     from detseg.predict.video.find import split_videos
     from detseg.predict.video.run import video_places
 
@@ -43,13 +44,16 @@ def predict(argv: Sequence[str]) -> int:
         if arguments.max_pixels is not None:
             predictor.max_pixels = arguments.max_pixels
             Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which its reader of TIFF looks at
+        options = _tiling(arguments, predictor)
+        if options or refine.min_area or refine.fill_holes:
+            try_options(predictor, refine, arguments.batch_size, options)
         try:
-            passed_over = bool(images) and _predict_images(arguments, predictor, images, refine, share)
+            passed_over = bool(images) and _predict_images(arguments, predictor, images, refine, share, options)
         except DataError as error:  # the videos are done all the same
             errors.append(error)
         try:
             if videos:
-                _predict_videos(arguments, predictor, videos, refine)
+                _predict_videos(arguments, predictor, videos, refine, options)
         except DataError as error:
             errors.append(error)
     if errors:
@@ -63,6 +67,7 @@ def _predict_images(
     images: Sequence[str | Path],
     refine: Refinement,
     share: Share,
+    options: dict[str, Any],
 ) -> bool:
     """Whether some were passed over."""
     from detseg.predict.files import predict_files
@@ -81,13 +86,17 @@ def _predict_images(
         model_id="+".join(map(_checksum, [arguments.checkpoint, *arguments.members])),
         share=share,
         allow_network=arguments.allow_network,
-        **_tiling(arguments, predictor),
+        **options,
     )
     return bool(done.passed_over)
 
 
 def _predict_videos(
-    arguments: argparse.Namespace, predictor: ImagePredictor[Any], videos: Sequence[VideoSource], refine: Refinement
+    arguments: argparse.Namespace,
+    predictor: ImagePredictor[Any],
+    videos: Sequence[VideoSource],
+    refine: Refinement,
+    options: dict[str, Any],
 ) -> None:
     from detseg.predict.video.run import predict_videos
 
@@ -101,7 +110,7 @@ def _predict_videos(
         refine=refine,
         overwrite=arguments.overwrite,
         allow_network=arguments.allow_network,
-        options=_tiling(arguments, predictor),
+        options=options,
     )
 
 
@@ -137,37 +146,33 @@ def _opened(arguments: argparse.Namespace, device: str) -> tuple[ImagePredictor[
     from detseg.predict import ensemble, load_predictor
     from detseg.predict.interface import ObjectPredictor
     from detseg.predict.refine import Refinement, read_calibration, read_thresholds
+    from detseg.structures import SCORE_THRESHOLD
 
     if arguments.thresholds is not None and arguments.calibration is not None:
         raise ConfigError(
             "--thresholds are of scores that are not calibrated; leave out --calibration, or them: --score then says "
             "how often what is kept has to be right"
         )
-    least: float | None = arguments.score
+    score: float = SCORE_THRESHOLD if arguments.score is None else arguments.score
+    least = score
     thresholds: dict[str, float] = {}
     calibration = None if arguments.calibration is None else read_calibration(arguments.calibration)
     if arguments.thresholds is not None:
         thresholds = read_thresholds(arguments.thresholds)
-        least = min([_or_default(arguments.score), *thresholds.values()])
+        least = min(score, *thresholds.values())
     if calibration is not None:
-        least = calibration.lowest(_or_default(arguments.score))
+        least = calibration.lowest(score)
     models = [load_predictor(path, device, arguments.score) for path in (arguments.checkpoint, *arguments.members)]
     for model in models:
-        if isinstance(model, ObjectPredictor) and least is not None:
+        if isinstance(model, ObjectPredictor):
             model.score_threshold = least
     predictor = models[0]
     if len(models) > 1 or arguments.flips or arguments.scales:
         predictor = ensemble(models, flips=arguments.flips, scales=arguments.scales or (1.0,))
     if arguments.thresholds is not None or calibration is not None:  # what is not in the file has the score of all
-        thresholds = dict.fromkeys(predictor.classes.names, _or_default(arguments.score)) | thresholds
+        thresholds = dict.fromkeys(predictor.classes.names, score) | thresholds
     kept = arguments.classes, thresholds, arguments.min_area, arguments.fill_holes
     return predictor, Refinement(*kept, calibration)
-
-
-def _or_default(given: float | None) -> float:
-    from detseg.structures import SCORE_THRESHOLD
-
-    return SCORE_THRESHOLD if given is None else given
 
 
 def _share() -> Share:

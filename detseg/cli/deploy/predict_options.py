@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from detseg.cli.tool import CHECKPOINT, DEVICES, ToolParser, score
+from detseg.cli.tool import DEVICES, MODEL, ToolParser, score
 
 
 def predict_parser() -> ToolParser:
@@ -20,7 +20,7 @@ def predict_parser() -> ToolParser:
         "results.jsonl as results come (of a video NAME_frames.jsonl), and files for other programs. Exit code 1: "
         "files were passed over; 2: images or videos could not be read, or nothing was done.",
     )
-    parser.add_argument("checkpoint", type=Path, help=CHECKPOINT)
+    parser.add_argument("checkpoint", type=Path, help=MODEL)
     _add_run_options(parser)
 
     objects = parser.add_argument_group("detectors: which objects")
@@ -59,9 +59,9 @@ def _add_tiles_and_members(parser: ToolParser) -> None:
 
     tiles = parser.add_argument_group("large images")
     tile = "look at images in tiles of this size in pixels, unscaled (scaled to the input size)"
-    tiles.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help=tile)
+    tiles.add_argument("--tile", type=_number(1), nargs=2, metavar=("H", "W"), help=tile)
     overlap = "pixels that neighbouring tiles have in common at least (label maps: half a tile, detectors: a quarter)"
-    tiles.add_argument("--overlap", type=int, metavar="N", help=overlap)
+    tiles.add_argument("--overlap", type=_number(0), metavar="N", help=overlap)
     full = "detectors: look at the whole image, too, for objects larger than the overlap"
     tiles.add_argument("--full-image", action="store_true", help=full)
     merge = "detectors: by what overlap boxes of two tiles are one object (ios)"

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detseg.cli.tool import CHECKPOINT, DEVICES, ToolParser, score
+from detseg.cli.tool import DEVICES, MODEL, ToolParser, score
 from detseg.config.load import load_config
 from detseg.errors import ConfigError, require_serving_extra, require_training_extra
 from detseg.messages import printable
@@ -28,7 +28,7 @@ DEMO_RUN, _DEMO_CONFIG = Path("runs/demo"), "yolo_shapes"
 def serve(argv: Sequence[str]) -> None:
     """Models → an HTTP service and a page: detseg serve runs/mine"""
     parser = ToolParser("serve", "Answer requests over HTTP with what models find, and show a page to try them.")
-    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help=CHECKPOINT)
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help=MODEL)
     _add_options(parser)
     workers = "processes, each with all models (1); the cores are divided among them"
     parser.add_argument("--workers", type=int, default=1, metavar="N", help=workers)
@@ -63,7 +63,7 @@ def demo(argv: Sequence[str]) -> None:
         f"Serve a model and open its page; without one, that of yolo_shapes is trained first, in {DEMO_RUN} (minutes)."
     )
     parser = ToolParser("demo", what)
-    parser.add_argument("models", nargs="*", type=Path, metavar="MODEL", help=CHECKPOINT)
+    parser.add_argument("models", nargs="*", type=Path, metavar="MODEL", help=MODEL)
     _add_options(parser)
     parser.add_argument("--no-browser", action="store_true", help="only say where the page is")
     arguments = parser.parse_intermixed_args(argv)

@@ -157,15 +157,21 @@ def check_network(address: str, is_allowed: bool) -> None:
 
 
 def is_pattern(source: Path | str) -> bool:
-    """Whether a source is a pattern, and no file or folder of that name."""
-    return bool(_MAGIC.search(str(source))) and not Path(source).exists()
+    """Whether a source is a pattern; a file or folder that is called like one is none."""
+    return _num_fixed(Path(source)) is not None
+
+
+def _num_fixed(pattern: Path) -> int | None:
+    """The number of parts before the first one with wildcards, unless a file or folder has that name; None: no such."""
+    parts = pattern.parts
+    magic = (i for i, part in enumerate(parts) if _MAGIC.search(part))
+    return next((i for i in magic if not Path(*parts[: i + 1]).exists()), None)
 
 
 def match_pattern(pattern: Path | str, suffixes: Set[str]) -> list[tuple[Path, Path]]:
     """The files that a pattern matches, whatever they are, and those with one of the ``suffixes`` below folders that it
     matches, hidden ones left out; each with its name, the path relative to the fixed part of the pattern. Sorted."""
-    parts = Path(pattern).parts
-    fixed = next(i for i, part in enumerate(parts) if _MAGIC.search(part))
+    parts, fixed = Path(pattern).parts, _num_fixed(Path(pattern))
     folder, rest = Path(*parts[:fixed]), str(Path(*parts[fixed:]))
     found = dict[Path, Path]()  # ** matches each folder below, too
     for path in folder.glob(rest):

@@ -152,17 +152,23 @@ class MapEnsemble(MapPredictor):
         return found
 
     def _whole(self, images: list[UInt8Array], probabilities: bool) -> list[SegmentationMap]:
-        sums: list[Any] = [0.0] * len(images)
+        sums = [np.zeros((len(self.classes), *image.shape[:2]), np.float32) for image in images]
         for view in self.views:
-            seen = view.predictor._whole([flipped(image, view.flip, 0) for image in images], True)
-            for i, one in enumerate(seen):
-                logs = np.log(np.maximum(one.probabilities, np.finfo(np.float32).tiny))
-                sums[i] = sums[i] + flipped(logs, view.flip, 1) * np.float32(view.weight / self._total)
+            self._add(view, images, sums)
         labels = [logs.argmax(axis=0).astype(np.uint8) for logs in sums]
         return [
             SegmentationMap(own, self.classes, softmax(logs) if probabilities else None)
             for own, logs in zip(labels, sums, strict=True)
         ]
+
+    def _add(self, view: _View, images: list[UInt8Array], sums: list[Float32Array]) -> None:
+        """Add the weighted log-probabilities by a view to those of all; in place, since they may be gigabytes."""
+        seen = view.predictor._whole([flipped(image, view.flip, 0) for image in images], True)
+        for one, total in zip(seen, sums, strict=True):
+            logs = np.maximum(one.probabilities, np.finfo(np.float32).tiny, out=one.probabilities)
+            np.log(logs, out=logs)
+            logs *= np.float32(view.weight / self._total)
+            total += flipped(logs, view.flip, 1)
 
 
 def _described(views: Sequence[_View]) -> str:

@@ -87,11 +87,12 @@ class DetectionOutput(Output):
         names = [*also, *(name for written in opened for name in written.finish())]
         counts = f"{counted(num_objects, 'object')} in {counted(num_images, 'image')}"
         least = "the threshold of the class" if self._score_threshold is None else f"{self._score_threshold:g}"
-        score = f"score {least} or more; a score says how sure the model is, from 0 to 1"
+        score = f"score {least} or more; scores are from 0 to 1"
         text = f"{counts} ({score}); written to {self.out}: {', '.join(names)}"
         if num_objects or not num_images or not self._score_threshold:
             return text
-        return f"{text}\nno object scored that much: try a lower score, such as --score 0.05, or train longer"
+        fix = "try a lower score, such as --score 0.05, leave out --classes and --min-area, or train longer"
+        return f"{text}\nno object is left: {fix}"
 
     def _found(self, entry: Entry) -> Detections:
         """The detections of an entry, to the bit."""

@@ -15,7 +15,14 @@ from cv2.typing import MatLike
 from detseg.errors import ConfigError
 from detseg.ops.letterbox import Letterbox
 from detseg.ops.masks import paste_grid
-from detseg.predict.interface import ImagePredictor, MapPredictor, ObjectPredictor, check_finite, preprocess
+from detseg.predict.interface import (
+    ImagePredictor,
+    MapPredictor,
+    ObjectPredictor,
+    check_finite,
+    preprocess,
+    refuse_score,
+)
 from detseg.predict.results import Detections, SegmentationMap
 from detseg.predict.runtime.description import Description
 from detseg.predict.runtime.engines import Engine, Outputs, open_engine
@@ -32,11 +39,7 @@ def load_exported(
     if description.task != "semantic":
         threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
         return ExportedPredictor(engine, description, threshold)
-    if score_threshold is not None:
-        raise ConfigError(
-            f"{path}: is a segmentation model ({description.model}), which gives every pixel a class and has no score "
-            f"threshold; got {score_threshold}, leave it out"
-        )
+    refuse_score(path, description.model, score_threshold)
     return ExportedSegmentationPredictor(engine, description)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -19,6 +20,7 @@ from detseg.predict.video.frames import Frame
 from detseg.structures import UInt8Array
 
 _LONGEST_PAUSE = 10.0  # seconds that a frame of a live source is shown at most
+_MOST_TICKS = 65535  # a second in MPEG-4: of a rate with three decimals a thousand times it
 
 
 class VideoFiles:
@@ -28,8 +30,8 @@ class VideoFiles:
         lines: where the JSON lines go.
         drawn: where the drawn video goes; None: there is none.
         fps: of the drawn video, which has a constant rate.
-        keeps_time: whether frames are repeated where some are missing, so that it is as long as it took; else it has
-            as many frames as were added.
+        keeps_time: whether frames are repeated where some are missing, and left out where they come faster than
+            ``fps``, so that it is as long as it took; else it has as many frames as were added.
 
     Raises:
         DataError: a file cannot be written.
@@ -38,7 +40,8 @@ class VideoFiles:
     def __init__(self, lines: Path, drawn: Path | None, fps: float, keeps_time: bool) -> None:
         with write_errors(lines):
             self._lines: IO[bytes] = lines.open("wb")
-        self._path, self._drawn, self._fps, self._keeps_time = lines, drawn, fps, keeps_time
+        self._path, self._drawn, self._keeps_time = lines, drawn, keeps_time
+        self._fps = round(fps, int(math.log10(_MOST_TICKS / fps)))
         self._writer: Any = None
         self._hw, self._num_drawn = (0, 0), 0
 
@@ -68,8 +71,11 @@ class VideoFiles:
             picture = np.asarray(cv2.resize(picture, (width, height)), np.uint8)  # the source has changed its size
         missing = [(0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)]
         written = cv2.cvtColor(np.pad(picture, missing, mode="edge"), cv2.COLOR_RGB2BGR)
-        due = round(time * self._fps) + 1 - self._num_drawn if self._keeps_time else 1
-        for _ in range(min(max(due, 1), round(_LONGEST_PAUSE * self._fps))):
+        due = 1
+        if self._keeps_time:
+            due = round(time * self._fps) + 1 - self._num_drawn
+            due = min(due, max(round(_LONGEST_PAUSE * self._fps), 1))
+        for _ in range(due):
             self._writer.write(written)
             self._num_drawn += 1
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,14 @@ from rich.text import Text
 from detseg.errors import ConfigError, DataError, DetsegError
 from detseg.memory import MemoryErrors
 from detseg.messages import console, counted, messages_on_console, printable
-from detseg.predict.interface import ImageLike, ImagePredictor, ObjectPredictor
+from detseg.predict.interface import ImagePredictor, ObjectPredictor
 from detseg.predict.refine import Refinement
 from detseg.predict.run import MEMORY_ADVICE
 from detseg.predict.video.files import VideoFiles
 from detseg.predict.video.find import VideoSource
 from detseg.predict.video.frames import Frame, Video, open_video
 from detseg.predict.video.tracks import ObjectTracker
+from detseg.structures import UInt8Array
 
 logger = logging.getLogger("detseg")
 
@@ -60,12 +63,12 @@ def predict_videos(
             that cannot be written; tracking is not installed; after all else is done, videos that are damaged, of which
             what could be decoded is written, or could not be opened.
     """
-    finds_objects = isinstance(predictor, ObjectPredictor)
-    refine.check(predictor.classes, finds_objects)
-    if track and not finds_objects:
-        raise ConfigError("track: follows objects, and this is a segmentation model; leave it out")
-    least = max(getattr(predictor, "score_threshold", 0.0), min(refine.thresholds.values(), default=0.0))
+    refine.check(predictor.classes, isinstance(predictor, ObjectPredictor))
+    least = 0.0
     if track:
+        if not isinstance(predictor, ObjectPredictor):
+            raise ConfigError("track: follows objects, and this is a segmentation model; leave it out")
+        least = refine.lowest_score(predictor.score_threshold, predictor.classes)
         ObjectTracker(1.0, least)  # says what is missing
     places = video_places(videos, out, pictures, overwrite)
     failed = []
@@ -74,7 +77,7 @@ def predict_videos(
             with open_video(video.source, allow_network, max(16, 2 * batch_size)) as frames:
                 tracker = ObjectTracker(frames.fps, least) if track else None
                 with VideoFiles(lines, drawn, frames.fps, frames.is_live) as files:
-                    _VideoRun(predictor, frames, files, tracker, refine, options).predict(batch_size, out)
+                    _VideoRun(predictor, frames, files, tracker, refine, options, batch_size).predict(out)
         except DataError as error:
             failed.append(str(error))
     if failed:
@@ -108,34 +111,33 @@ def video_places(
     return places
 
 
+@dataclass
 class _VideoRun:
     """One video, from its frames to its files."""
 
-    def __init__(
-        self,
-        predictor: ImagePredictor[Any],
-        video: Video,
-        files: VideoFiles,
-        tracker: ObjectTracker | None,
-        refine: Refinement,
-        options: Mapping[str, Any],
-    ) -> None:
-        self._predictor, self._video, self._files = predictor, video, files
-        self._tracker, self._refine, self._options = tracker, refine, options
-        self._num_frames = self._num_objects = 0
-        self._tracks: set[int] = set()
+    predictor: ImagePredictor[Any]
+    video: Video
+    files: VideoFiles
+    tracker: ObjectTracker | None
+    refine: Refinement
+    options: Mapping[str, Any]
+    batch_size: int
+    _waiting: deque[Frame] = field(default_factory=deque)  # whose results are still to come
+    _num_frames: int = 0
+    _num_objects: int = 0
+    _tracks: set[int] = field(default_factory=set)
 
-    def predict(self, batch_size: int, out: Path) -> None:
+    def predict(self, out: Path) -> None:
         """Predict for all frames, and say what was written; also when it is interrupted."""
         columns = (TextColumn("{task.description}"), BarColumn(), _Speed(), TimeRemainingColumn())
         began = "interrupted: "
         try:
             with Progress(*columns, console=console) as progress, MemoryErrors(MEMORY_ADVICE) as errors:
-                shown = progress.add_task(printable(self._video.name[-40:]), total=self._video.num_frames)
-                for batch in _batches(self._video, batch_size):
-                    errors.doing = f"predicting for {self._video.name}"
-                    self._predict_batch(batch)
-                    progress.update(shown, advance=len(batch))
+                errors.doing = f"predicting for {self.video.name}"
+                shown = progress.add_task(printable(self.video.name[-40:]), total=self.video.num_frames)
+                for result in self.predictor.stream(self._images(), self.batch_size, **self.options):
+                    self._add(self._waiting.popleft(), self.refine(result))
+                    progress.update(shown, advance=1)
             began = ""
         except DetsegError:
             began = ""
@@ -143,47 +145,30 @@ class _VideoRun:
         finally:
             logger.info(f"{began}{self._summary(out)}")
 
-    def _predict_batch(self, batch: Sequence[Frame]) -> None:
-        images: list[ImageLike] = [frame.image for frame in batch]
-        results = self._predictor(images, batch_size=len(images), **self._options)
-        for frame, result in zip(batch, results, strict=True):
-            found = self._refine(result)
-            tracks = None if self._tracker is None else self._tracker.update(found, frame.time)
-            self._files.add(frame, found, tracks)
-            self._num_frames += 1
-            if isinstance(self._predictor, ObjectPredictor):
-                self._num_objects += len(found)
-            self._tracks.update(track for track in tracks or () if track is not None)
+    def _images(self) -> Iterator[UInt8Array]:
+        for frame in self.video:
+            self._waiting.append(frame)
+            yield frame.image
+
+    def _add(self, frame: Frame, found: Any) -> None:
+        tracks = None if self.tracker is None else self.tracker.update(found, frame.time)
+        self.files.add(frame, found, tracks)
+        self._num_frames += 1
+        if isinstance(self.predictor, ObjectPredictor):
+            self._num_objects += len(found)
+        self._tracks.update(track for track in tracks or () if track is not None)
 
     def _summary(self, out: Path) -> str:
-        total = self._video.num_frames
+        total = self.video.num_frames
         of = f"{self._num_frames} of {total} frames" if total else counted(self._num_frames, "frame")
-        parts = [f"{printable(self._video.name)}: {of} are in {out}"]
-        if isinstance(self._predictor, ObjectPredictor):
+        parts = [f"{printable(self.video.name)}: {of} are in {out}"]
+        if isinstance(self.predictor, ObjectPredictor):
             parts.append(counted(self._num_objects, "object"))
-        if self._tracker is not None:
+        if self.tracker is not None:
             parts.append(counted(len(self._tracks), "track"))
-        if self._video.num_dropped:
-            parts.append(f"{self._video.num_dropped} more frames were dropped, since they came faster than predicted")
+        if self.video.num_dropped:
+            parts.append(f"{self.video.num_dropped} more frames were dropped, since they came faster than predicted")
         return "; ".join(parts)
-
-
-def _batches(video: Video, size: int) -> Iterator[list[Frame]]:
-    """The frames in batches; those before an error, too."""
-    batch: list[Frame] = []
-    error = None
-    try:
-        for frame in video:
-            batch.append(frame)
-            if len(batch) == size:
-                yield batch
-                batch = []
-    except DataError as raised:
-        error = raised
-    if batch:
-        yield batch
-    if error is not None:
-        raise error
 
 
 class _Speed(ProgressColumn):

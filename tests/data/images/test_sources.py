@@ -86,6 +86,18 @@ def test_patterns(folder: Path, pattern: str, expected: list[str]) -> None:
     assert [place for place, _ in found] == [folder.parent / ("photos/" * ("photos/" in pattern) + n) for n in expected]
 
 
+def test_folders_that_are_called_like_patterns(folder: Path) -> None:
+    named = folder.rename(folder.with_name("photos [1]"))
+    for pattern, expected in (("*.png", ["a.png"]), ("**/*.jpg", ["b/c.jpg"]), ("[b]/c.jpg", ["b/c.jpg"])):
+        found = find_sources([str(named / pattern)])
+        assert found == [(named / name, Path(name)) for name in expected]
+    assert [name.as_posix() for _, name in find_sources([str(folder.parent / "* [[]1]")])] == [
+        f"{named.name}/{name}" for name in NAMES
+    ]
+    with pytest.raises(DataError, match=r"none\.png: no such file or folder"):
+        find_sources([str(named / "none.png")])
+
+
 def test_a_pattern_matches_zip_files(folder: Path, tmp_path: Path) -> None:
     """Their images are named as if each were a folder."""
     zipped(folder, folder / "more.zip", ["inner/c.zip"])

@@ -15,7 +15,7 @@ from torch import Tensor
 from detseg.cli.deploy.predict import predict
 from detseg.errors import ConfigError, DataError, MissingExtraError
 from detseg.predict import Frame, SegmentationPredictor, open_video
-from detseg.predict.refine import Refinement
+from detseg.predict.refine import Refinement, ScoreCalibration
 from detseg.predict.video.files import VideoFiles
 from detseg.predict.video.find import split_videos
 from detseg.predict.video.run import predict_videos
@@ -96,18 +96,41 @@ def test_label_maps_and_odd_sides(tmp_path: Path, hw: tuple[int, int]) -> None:
     assert [sum(line["pixels"].values()) for line in lines_of(tmp_path / "out" / "in_frames.jsonl")] == [50 * 66] * 3
 
 
-def test_a_drawn_live_video_is_as_long_as_it_took(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fps", "times", "num"),
+    [
+        (20.0, [0.0, 0.2, 0.25, 1.0], 21),  # in twentieths: 0, 4, 5, 20
+        (20.0, [i / 60 for i in range(61)], 21),  # they come faster than the rate says
+        (0.05, [0.0, 20.0, 60.0], 3),  # the last one is not shown for longer than a frame takes
+    ],
+)
+def test_a_drawn_live_video_is_as_long_as_it_took(tmp_path: Path, fps: float, times: list[float], num: int) -> None:
     found = predictor()(square_frame(0))
-    with VideoFiles(tmp_path / "a.jsonl", tmp_path / "a.mp4", 20.0, True) as files:
-        for number, time in ((0, 0.0), (4, 0.2), (5, 0.25), (20, 1.0)):  # in twentieths: 0, 4, 5, 20
-            files.add(Frame(number, time, square_frame(number)), found, None)
-    assert len(frames_of(tmp_path / "a.mp4")) == 21
-    assert [line["frame"] for line in lines_of(tmp_path / "a.jsonl")] == [0, 4, 5, 20]
+    with VideoFiles(tmp_path / "a.jsonl", tmp_path / "a.mp4", fps, True) as files:
+        for number, time in enumerate(times):
+            files.add(Frame(number, time, square_frame(0)), found, None)
+    assert len(frames_of(tmp_path / "a.mp4")) == num
+    assert [line["time"] for line in lines_of(tmp_path / "a.jsonl")] == [round(time, 6) for time in times]
 
 
-def test_tracks_stay_with_their_objects(video: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fps", [0.02, 23.976, 66.127, 118.543, 239.317, 900.125])
+def test_drawn_videos_of_files_have_their_rate(tmp_path: Path, fps: float) -> None:
+    found = predictor()(square_frame(0))
+    with VideoFiles(tmp_path / "a.jsonl", tmp_path / "a.mp4", fps, False) as files:
+        for number in range(3):
+            files.add(Frame(number, number / fps, square_frame(0)), found, None)
+    with open_video(tmp_path / "a.mp4") as drawn:
+        assert drawn.fps == pytest.approx(fps, rel=1e-4)
+        assert len(list(drawn)) == 3
+
+
+FAINT = ScoreCalibration({}, ((0.0, 0.0), (0.3, 0.05), (0.9, 0.2)))  # what scores 0.3 and 0.9
+
+
+@pytest.mark.parametrize("refine", [Refinement(), Refinement(calibration=FAINT), Refinement(thresholds={"red": 0.85})])
+def test_tracks_stay_with_their_objects(video: Path, tmp_path: Path, refine: Refinement) -> None:
     pytest.importorskip("trackers", exc_type=ImportError)
-    run([video], tmp_path, batch_size=5, track=True)
+    run([video], tmp_path, batch_size=5, track=True, refine=refine)
     lines = lines_of(tmp_path / "squares_frames.jsonl")
     tracks = [{one["name"]: one["track"] for one in line["objects"]} for line in lines]
     assert tracks[0] == {"red": None, "blue": None}  # in the first frame there is nothing to follow
