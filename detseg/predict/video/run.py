@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ def predict_videos(
     track: bool = False,
     refine: Refinement = _AS_IT_IS,
     overwrite: bool = False,
+    resume: bool = False,
     allow_network: bool = False,
     options: Mapping[str, Any] = _NO_OPTIONS,
 ) -> None:
@@ -52,6 +54,7 @@ def predict_videos(
         track: whether objects get numbers that stay with them.
         refine: what is kept of each result.
         overwrite: whether files of an earlier run may be replaced.
+        resume: whether they are of this run, and stay where they have all frames; else they are replaced.
         allow_network: whether streams may be opened.
         options: of the predictor's call.
 
@@ -67,9 +70,11 @@ def predict_videos(
     least = max(getattr(predictor, "score_threshold", 0.0), min(refine.thresholds.values(), default=0.0))
     if track:
         ObjectTracker(1.0, least)  # says what is missing
-    places = video_places(videos, out, pictures, overwrite)
+    places = video_places(videos, out, pictures, overwrite or resume)
     failed = []
     for video, (lines, drawn) in zip(videos, places, strict=True):
+        if resume and not overwrite and _is_whole(video.source, lines, drawn, track):
+            continue
         try:
             with open_video(video.source, allow_network, max(16, 2 * batch_size)) as frames:
                 tracker = ObjectTracker(frames.fps, least) if track else None
@@ -106,6 +111,21 @@ def video_places(
             owners[file] = video.source
         places.append((lines, drawn))
     return places
+
+
+def _is_whole(source: str, lines: Path, drawn: Path | None, track: bool) -> bool:
+    """Whether there are results of all frames that a file states, with tracks or without, and as many are drawn."""
+    num_frames = []
+    try:
+        for path in (source, drawn) if drawn else (source,):
+            if Path(path).is_file():
+                with open_video(path) as video:
+                    num_frames.append(video.num_frames)
+        results = [json.loads(line) for line in lines.read_bytes().splitlines()]
+    except (DataError, OSError, ValueError):
+        return False
+    has_tracks = {"track" in one for result in results for one in result.get("objects", ())}
+    return num_frames == [len(results)] * (2 if drawn else 1) and has_tracks <= {track}
 
 
 class _VideoRun:
