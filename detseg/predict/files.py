@@ -213,12 +213,11 @@ def _check_files(output: Output, images: Sequence[ImageFile], copies: Sequence[P
     for file in owners.keys() & folders.keys():
         what = f"would be a file, of {owners[file]}, and a folder, of {folders[file]}"
         raise DataError(f"{file}: {what}; rename one of them, or predict them into different --out folders")
-    names: dict[Path, Place] = {}
-    for image in images:
-        if image.name in names:
-            what = f"two images have this name, {names[image.name]} and {image.path}; rename one of them, or"
-            raise DataError(f"{image.name}: {what} predict them into different --out folders")
-        names[image.name] = image.path
+    named: dict[Path, ImageFile] = {}
+    for one in images:
+        if (other := named.setdefault(one.name, one)) is not one:
+            what = f"two images have this name, {other.path} and {one.path}; rename one of them, or"
+            raise DataError(f"{one.name}: {what} predict them into different --out folders")
     for file in () if overwrite else output.must_not_exist([image.name for image in images]):
         if file.exists():
             raise DataError(
