@@ -31,6 +31,10 @@ class ImageSizeError(DataError):
     """An image declares more pixels than are read."""
 
 
+class LeftOutError(DataError):
+    """Some images could not be read; all others are done."""
+
+
 class MissingSplitError(DataError):
     """A split has no list, file or folder."""
 

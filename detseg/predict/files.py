@@ -13,13 +13,13 @@ from typing import Any
 from detseg.atomic_write import atomic_write
 from detseg.data.images.sources import Place, find_sources
 from detseg.draw import can_be_written
-from detseg.errors import ConfigError, DataError, DetsegError
-from detseg.messages import messages_on_console, printable
+from detseg.errors import ConfigError, DataError, DetsegError, LeftOutError
+from detseg.messages import counted, listed, messages_on_console, printable
 from detseg.predict import EXPORT_FORMATS, MASK_VALUES
 from detseg.predict.interface import ImagePredictor, ObjectPredictor
-from detseg.predict.outputs import DetectionOutput, ImageFile, Journal, LabelOutput, Output, Share
+from detseg.predict.outputs import DetectionOutput, ExistingFiles, ImageFile, Journal, LabelOutput, Output, Share
 from detseg.predict.refine import Refinement
-from detseg.predict.run import FileRun
+from detseg.predict.run import FileRun, try_options
 
 logger = logging.getLogger("detseg")
 
@@ -50,8 +50,8 @@ class RunSummary:
 @messages_on_console()
 def predict_files(
     predictor: ImagePredictor[Any],
-    sources: Sequence[Path | str],
-    out: Path,
+    sources: Sequence[Path | str] | Path | str,
+    out: Path | str,
     *,
     formats: Sequence[str] | None = None,
     mask_values: str | None = None,
@@ -67,22 +67,21 @@ def predict_files(
 ) -> RunSummary:
     """Predict for every image; draw what is found, and write it in files for other programs.
 
-    Each result goes to ``results.jsonl`` as soon as it is there; the files of the formats are written from that at the
-    end, and when it is interrupted.
+    Results go to ``results.jsonl`` as they come, from which the files are written at the end, or when interrupted.
 
     Args:
         predictor: of objects, or of the class of every pixel.
-        sources: images, folders, patterns, ZIP files, addresses of images, see ``find_sources``.
+        sources: images, folders, patterns, ZIP files, addresses of images, see ``find_sources``; one or several.
         out: folder for the drawn copies, which keep the names (and subfolders) of the images; small ones are enlarged.
             Label maps are in ``masks/`` (indexed PNGs, names and subfolders kept), with ``classes.json``.
         formats: of a detector some of ``EXPORT_FORMATS``, None: ``coco``; of a segmentation model of ``MAP_FORMATS``.
-        mask_values: of a segmentation model: ``labels`` (None is the same), or ``source``, which writes ``masks/`` with
-            the value that each class had in the masks of the training, so that they can be read with its settings.
+        mask_values: of a segmentation model: ``labels`` (None), or ``source``: ``masks/`` with the training's values.
         batch_size: images, or tiles of an image, that the network sees at a time.
         pictures: whether to write the drawn copies.
         refine: what is kept of each result.
         overwrite: whether results of an earlier run, and files that people correct, may be replaced.
-        resume: predict only for what the earlier run in ``out`` has no results of; there need be none.
+        resume: predict only for what the earlier run in ``out`` has no results of; there need be none. Files of single
+            images that exist stay, unless ``overwrite``; a warning names those that differ.
         model_id: what tells the model from others, such as a checksum; only a run of the same one is resumed.
         share: the part of this process, where several do a run together.
         allow_network: whether images may be downloaded from addresses.
@@ -90,21 +89,43 @@ def predict_files(
 
     Raises:
         DetsegError: no images, an option that is not for this kind of model, an output that would overwrite an input,
-            results of another run; after all else is done, images that cannot be read (``unreadable.txt`` lists them).
+            results of another run; after all else a LeftOutError: images that cannot be read (``unreadable.txt``).
     """
-    output = _open_output(predictor, out, formats, mask_values, refine)
-    passed_over: list[Path] = []
-    images = [ImageFile(i, *at) for i, at in enumerate(find_sources(sources, passed_over, allow_network), start=1)]
+    out, existing, passed_over = Path(out), ExistingFiles(stay=resume and not overwrite), list[Path]()
+    output = _open_output(predictor, out, formats, mask_values, refine, existing)
+    images = _find_images(sources, out, passed_over, allow_network)
     copies = _drawn_copies(images, out, pictures)
-    settings = _settings(predictor, refine) | options
-    settings |= {"model": model_id, "mask_values": mask_values, "batch_size": batch_size, "pictures": pictures}
-    with Journal(out, images, settings, share, batch_size) as journal:
+    settings = _settings(predictor, refine) | options | {"mask_values": mask_values or MASK_VALUES[0]}
+    settings |= {"model": model_id, "batch_size": batch_size, "pictures": pictures}
+    made = [output.made(image.name) + ([copies[image.number - 1]] if copies else []) for image in images]
+    try_options(predictor, refine, batch_size, options)
+    with Journal(out, images, settings, share, batch_size, made) as journal:
         _check_files(output, images, copies, overwrite or (resume and journal.exists()))
         journal.open(resume, overwrite)
         _do(FileRun(predictor, images, output, journal, share, batch_size, copies, refine, options), journal)
+    _warn_of_left(existing.left)
     if share.rank == 0:
         _list_unreadable(journal.errors, len(images), out / UNREADABLE)
     return RunSummary(len(images), tuple(passed_over))
+
+
+def _find_images(
+    sources: Sequence[Path | str] | Path | str, out: Path, passed_over: list[Path], allow_network: bool
+) -> list[ImageFile]:
+    """As ``find_sources``, without what an earlier run has drawn. DataError: nothing is left."""
+    sources = [sources] if isinstance(sources, str | Path) else sources
+    found = [at for at in find_sources(sources, passed_over, allow_network) if not is_output(*at, out)]
+    if not found:
+        raise DataError(f"{out}: all images lie in --out, as drawings of an earlier run; choose others")
+    return [ImageFile(i, *at) for i, at in enumerate(found, start=1)]
+
+
+def is_output(place: Place, name: Path, out: Path) -> bool:
+    """Whether a file that was found in a folder, under a name, is in ``out``, which is in that folder, too."""
+    if not isinstance(place, Path):
+        return False
+    real_out = out.resolve()
+    return real_out in place.resolve().parents and place.parents[len(name.parts) - 1].resolve() in real_out.parents
 
 
 def _do(run: FileRun, journal: Journal) -> None:
@@ -139,6 +160,7 @@ def _open_output(
     formats: Sequence[str] | None,
     mask_values: str | None,
     refine: Refinement,
+    existing: ExistingFiles,
 ) -> Output:
     """What writes for the kind of predictor; ConfigError for an option of the other kind."""
     refine.check(predictor.classes, isinstance(predictor, ObjectPredictor))
@@ -146,8 +168,8 @@ def _open_output(
         if mask_values is not None:
             raise ConfigError("mask_values are for segmentation models, and this is a detector; leave them out")
         score = None if refine.thresholds else predictor.score_threshold
-        return DetectionOutput(out, predictor.classes, formats or EXPORT_FORMATS[:1], score)
-    return LabelOutput(out, predictor.classes, mask_values or MASK_VALUES[0], formats or ())
+        return DetectionOutput(out, predictor.classes, formats or EXPORT_FORMATS[:1], score, existing)
+    return LabelOutput(out, predictor.classes, mask_values or MASK_VALUES[0], formats or (), existing)
 
 
 def _drawn_copies(images: Sequence[ImageFile], out: Path, pictures: bool) -> list[Path] | None:
@@ -170,7 +192,7 @@ def _drawn_copies(images: Sequence[ImageFile], out: Path, pictures: bool) -> lis
 
 def _check_files(output: Output, images: Sequence[ImageFile], copies: Sequence[Path] | None, overwrite: bool) -> None:
     """DataError for files that would overwrite an image (be it through a link), one another, or other work, or whose
-    names no disk takes."""
+    names no disk takes; and for images that have one name in all that is written."""
     files = [] if copies is None else [(image.path, copy) for image, copy in zip(images, copies, strict=True)]
     files += [(image.path, file) for image in images for file in output.files(image.name)]
     owners: dict[Path, Place] = {}
@@ -191,6 +213,11 @@ def _check_files(output: Output, images: Sequence[ImageFile], copies: Sequence[P
     for file in owners.keys() & folders.keys():
         what = f"would be a file, of {owners[file]}, and a folder, of {folders[file]}"
         raise DataError(f"{file}: {what}; rename one of them, or predict them into different --out folders")
+    named: dict[Path, ImageFile] = {}
+    for one in images:
+        if (other := named.setdefault(one.name, one)) is not one:
+            what = f"two images have this name, {other.path} and {one.path}; rename one of them, or"
+            raise DataError(f"{one.name}: {what} predict them into different --out folders")
     for file in () if overwrite else output.must_not_exist([image.name for image in images]):
         if file.exists():
             raise DataError(
@@ -206,12 +233,18 @@ def _identity(path: Place) -> tuple[int, int] | None:
     return None
 
 
+def _warn_of_left(files: Sequence[Path]) -> None:
+    if files:
+        what = f"left as they were, since they differ from what would be written: {counted(len(files), 'file')}"
+        logger.warning(f"{what} ({listed(list(map(str, files)))}); --overwrite replaces them")
+
+
 def _list_unreadable(errors: Sequence[str], num_images: int, file: Path) -> None:
-    """List in a file what was left out, and raise a DataError; remove the list of an earlier run where nothing was."""
+    """List in a file what was left out, and raise a LeftOutError; where nothing was, remove an earlier list."""
     if not errors:
         file.unlink(missing_ok=True)
         return
     with atomic_write(file, "w", encoding="utf-8", errors="backslashreplace") as lines:
         lines.writelines(f"{printable(error)}\n" for error in errors)
     more = f"; and {len(errors) - 3} more, all listed in {file}" if len(errors) > 3 else ""
-    raise DataError(f"{len(errors)} of {num_images} images were left out: {'; '.join(errors[:3])}{more}")
+    raise LeftOutError(f"{len(errors)} of {num_images} images were left out: {'; '.join(errors[:3])}{more}")

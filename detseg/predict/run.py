@@ -33,8 +33,10 @@ _Read: TypeAlias = list[UInt8Array | DataError]
 
 
 def try_options(predictor: ImagePredictor[Any], refine: Refinement, batch_size: int, options: dict[str, Any]) -> None:
-    """Predict for a black image of the network's size. DetsegError: options of the call, or what is to be kept, do not
-    suit the model, which is best known before anything is written."""
+    """Predict for a black image of the network's size, if there are options. DetsegError: those of the call, or what is
+    to be kept, do not suit the model, which is best known before anything is written."""
+    if not (options or refine.min_area or refine.fill_holes):
+        return
     with MemoryErrors(MEMORY_ADVICE):
         refine(predictor(np.zeros((*predictor.input_hw, 3), np.uint8), batch_size, **options))
 

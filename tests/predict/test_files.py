@@ -31,6 +31,7 @@ from tests.predict.networks import FoundMasks, noise, write_rcnn
 
 CLASSES = ClassTable(("sky & sea", "road", "car"), (5, 7, 90))
 SIZES = {"B.JPG": (37, 20), "a.png": (100, 130), "day two/a.png": (64, 96)}
+COCO_FILES = ("detections.json", "detections_masks.json", "images.json", "results.jsonl")
 REGIONS = torch.tensor([[10.0, 20, 50, 44], [-12.5, 3, 34, 40], [60, 30, 90, 80], [45.3, 30.1, 52.9, 38.7]])
 Capture: TypeAlias = pytest.CaptureFixture[str]
 NOT_UTF8 = os.fsdecode(b"caf\xe9.png")
@@ -71,7 +72,7 @@ def written(out: Path) -> list[str]:
 def test_names_are_kept_and_coco_has_all(predictor: Predictor, images: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out" / "here"
     predict_files(predictor, [images], out)
-    assert written(out) == sorted([*SIZES, "detections.json", "detections_masks.json", "images.json", "results.jsonl"])
+    assert written(out) == sorted([*SIZES, *COCO_FILES])
     assert (
         f"12 objects in 3 images (score 0.3 or more; scores are from 0 to 1); written to {out}"
     ) in capsys.readouterr().out
@@ -285,6 +286,8 @@ def test_outputs_never_overwrite(predictor: Predictor, images: Path, tmp_path: P
             predict_files(predictor, sources, out)
     with pytest.raises(DataError, match=r"a\.png: two images would be written here, .*; rename one of them, or"):
         predict_files(predictor, [images / "a.png", images / "day two"], tmp_path / "out")
+    with pytest.raises(DataError, match=r"^a\.png: two images have this name, .*; rename one of them, or predict them"):
+        predict_files(predictor, [images / "a.png", images / "day two"], tmp_path / "out", pictures=False)
     assert (images / "a.png").read_bytes() == before
     assert not (tmp_path / "out").exists()
 
@@ -305,9 +308,14 @@ def test_links_to_images_are_safe(predictor: Predictor, images: Path, tmp_path: 
 
 
 def test_drawings_of_an_earlier_run_are_not_taken_for_images(predictor: Predictor, images: Path) -> None:
-    predict_files(predictor, [images], images / "found")
+    for options in ({}, {"resume": True}, {"overwrite": True}):
+        predict_files(predictor, [images], images / "found", **options)
+        predict_files(predictor, [str(images / "*")], images / "found", resume=True)
+    assert written(images / "found") == sorted([*SIZES, *COCO_FILES])
     with pytest.raises(DataError, match="lies in --out already"):
-        predict_files(predictor, [images], images / "found")
+        predict_files(predictor, [images / "found"], images / "found")
+    with pytest.raises(DataError, match=r"images/found: all images lie in --out, as drawings of an earlier run"):
+        predict_files(predictor, [images / "f*"], images / "found")
     (images / "day two" / "link").symlink_to(images / "found", target_is_directory=True)
     with pytest.raises(DataError, match="lies in --out already"):
         predict_files(predictor, [images / "day two"], images / "found")

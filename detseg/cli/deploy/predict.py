@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from detseg.cli.deploy.predict_options import predict_parser
 from detseg.cli.tool import exit_on_sigterm
-from detseg.errors import ConfigError, DataError
+from detseg.errors import ConfigError, DataError, LeftOutError
 
 if TYPE_CHECKING:
     from detseg.predict import ImagePredictor
@@ -29,15 +29,20 @@ def predict(argv: Sequence[str]) -> int:
 
     from PIL import Image
 
-    from detseg.predict.run import try_options
+    from detseg.predict.files import is_output
+    from detseg.predict.outputs import JOURNAL
     from detseg.predict.video.find import split_videos
     from detseg.predict.video.run import video_places
 
     share = _share()
     videos, images = split_videos(arguments.images)
-    _check_video_options(arguments, bool(videos), bool(images), share)
-    if videos:
-        video_places(videos, arguments.out, not arguments.no_pictures, arguments.overwrite)  # before any work
+    videos = [video for video in videos if not is_output(Path(video.source), video.name, arguments.out)]
+    _check_video_options(arguments, bool(videos), bool(images))
+    if share.rank > 0:
+        videos = []  # the first process does them
+    resumes = arguments.resume and (arguments.out / JOURNAL).exists()  # is there before the first video
+    if videos:  # before any work
+        video_places(videos, arguments.out, not arguments.no_pictures, arguments.overwrite or resumes)
     passed_over, errors = False, list[DataError]()
     with exit_on_sigterm():
         predictor, refine = _opened(arguments, _device(arguments.device, share))
@@ -45,15 +50,15 @@ def predict(argv: Sequence[str]) -> int:
             predictor.max_pixels = arguments.max_pixels
             Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which its reader of TIFF looks at
         options = _tiling(arguments, predictor)
-        if options or refine.min_area or refine.fill_holes:
-            try_options(predictor, refine, arguments.batch_size, options)
         try:
             passed_over = bool(images) and _predict_images(arguments, predictor, images, refine, share, options)
         except DataError as error:  # the videos are done all the same
+            if resumes and not isinstance(error, LeftOutError):
+                raise  # the settings may be others, or another process be at work
             errors.append(error)
         try:
             if videos:
-                _predict_videos(arguments, predictor, videos, refine, options)
+                _predict_videos(arguments, predictor, videos, refine, options, resumes)
         except DataError as error:
             errors.append(error)
     if errors:
@@ -97,6 +102,7 @@ def _predict_videos(
     videos: Sequence[VideoSource],
     refine: Refinement,
     options: dict[str, Any],
+    resume: bool,
 ) -> None:
     from detseg.predict.video.run import predict_videos
 
@@ -109,6 +115,7 @@ def _predict_videos(
         track=arguments.track,
         refine=refine,
         overwrite=arguments.overwrite,
+        resume=resume,
         allow_network=arguments.allow_network,
         options=options,
     )
@@ -127,16 +134,14 @@ def _tiling(arguments: argparse.Namespace, predictor: ImagePredictor[Any]) -> di
     return found | ({"tile": tuple(arguments.tile)} if arguments.tile else {})
 
 
-def _check_video_options(arguments: argparse.Namespace, has_videos: bool, has_images: bool, share: Share) -> None:
+def _check_video_options(arguments: argparse.Namespace, has_videos: bool, has_images: bool) -> None:
     """ConfigError for an option that is for images alone, or for videos."""
     if not has_videos:
         if arguments.track:
             raise ConfigError("--track: follows objects through a video, and there is none; leave it out")
         return
-    if arguments.resume:
-        raise ConfigError("--resume: is for images; predict the video again with --overwrite, apart from images")
-    if share.num > 1:
-        raise ConfigError("a video is done by one process: predict it without torchrun, apart from images")
+    if arguments.resume and not has_images:
+        raise ConfigError("--resume: needs images, whose results say what made them; predict with --overwrite")
     if not has_images and (arguments.format or arguments.mask_values):
         raise ConfigError("--format, --mask-values: are for images; a video gets JSON lines, leave them out")
 

@@ -5,6 +5,6 @@ from __future__ import annotations
 from detseg.predict.outputs.detections import DetectionOutput
 from detseg.predict.outputs.journal import JOURNAL, Journal, Share
 from detseg.predict.outputs.maps import LabelOutput
-from detseg.predict.outputs.output import ImageFile, Output
+from detseg.predict.outputs.output import ExistingFiles, ImageFile, Output
 
-__all__ = ["JOURNAL", "DetectionOutput", "ImageFile", "Journal", "LabelOutput", "Output", "Share"]
+__all__ = ["JOURNAL", "DetectionOutput", "ExistingFiles", "ImageFile", "Journal", "LabelOutput", "Output", "Share"]

@@ -10,28 +10,21 @@ import numpy as np
 
 from detseg.errors import ConfigError
 from detseg.messages import counted
-from detseg.predict import EXPORT_FORMATS
 from detseg.predict.outputs import formats
 from detseg.predict.outputs.formats import DetectionFormat
-from detseg.predict.outputs.output import Entry, ImageFile, Output
+from detseg.predict.outputs.output import REPLACED, Entry, ExistingFiles, ImageFile, Output
 from detseg.predict.results import Detections
 from detseg.structures import ClassTable, InstanceMasks
 
-_FORMATS: dict[str, type[DetectionFormat]] = dict(
-    zip(
-        EXPORT_FORMATS,
-        (
-            formats.Coco,
-            formats.Voc,
-            formats.Yolo,
-            formats.LabelMe,
-            formats.Cvat,
-            formats.Csv,
-            formats.GeoJson,
-        ),
-        strict=True,
-    )
-)
+_FORMATS: dict[str, type[DetectionFormat]] = {
+    "coco": formats.Coco,
+    "voc": formats.Voc,
+    "yolo": formats.Yolo,
+    "labelme": formats.LabelMe,
+    "cvat": formats.Cvat,
+    "csv": formats.Csv,
+    "geojson": formats.GeoJson,
+}
 
 
 class DetectionOutput(Output):
@@ -42,6 +35,7 @@ class DetectionOutput(Output):
         classes: the classes that may occur.
         names: some of ``EXPORT_FORMATS``.
         score_threshold: of the predictor, for the message; None: each class has its own.
+        existing: what becomes of files of single images that exist.
 
     Raises:
         ConfigError: an unknown format.
@@ -49,17 +43,22 @@ class DetectionOutput(Output):
     """
 
     def __init__(
-        self, out: Path, classes: ClassTable, names: Sequence[str], score_threshold: float | None = 0.0
+        self,
+        out: Path,
+        classes: ClassTable,
+        names: Sequence[str],
+        score_threshold: float | None = 0.0,
+        existing: ExistingFiles = REPLACED,
     ) -> None:
         for name in names:
             if name not in _FORMATS:
                 raise ConfigError(f"format: expected one of {', '.join(_FORMATS)}, got {name!r}")
         self.out, self.classes, self._score_threshold = out, classes, score_threshold
-        self._names = tuple(dict.fromkeys(names))
+        self._names, self._existing = tuple(dict.fromkeys(names)), existing
         self._formats = self._opened()
 
     def _opened(self) -> list[DetectionFormat]:
-        return [_FORMATS[name](self.out, self.classes) for name in self._names]
+        return [_FORMATS[name](self.out, self.classes, self._existing) for name in self._names]
 
     def files(self, image: Path) -> list[Path]:
         """Those of all formats."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from detseg.atomic_write import write_errors
+from detseg.atomic_write import write_errors, write_text
 from detseg.data.annotations.model import StatedObject
 from detseg.data.formats.coco_writer import MASK_RESULTS, RESULTS, CocoFile, result_files
 from detseg.data.formats.copies import Losses
@@ -26,7 +26,7 @@ from detseg.data.formats.voc_writer import VocAnnotation, check_xml_text, write_
 from detseg.data.formats.yolo_writer import write_yolo_boxes, write_yolo_polygons
 from detseg.errors import DataError
 from detseg.ops.regions import mask_polygons
-from detseg.predict.outputs.output import ImageFile, write_whole
+from detseg.predict.outputs.output import ExistingFiles, ImageFile, write_whole
 from detseg.predict.results import Detections
 from detseg.structures import ClassTable
 
@@ -37,6 +37,7 @@ class DetectionFormat(ABC):
     Args:
         out: the folder to write to.
         classes: the classes that may occur. DataError: the format has no place for a name.
+        existing: what becomes of files of single images that exist.
     """
 
     per_image: tuple[tuple[str, str], ...] = ()
@@ -44,8 +45,8 @@ class DetectionFormat(ABC):
     is_edited = False
     """Whether people correct the files, so that they are replaced only on request."""
 
-    def __init__(self, out: Path, classes: ClassTable) -> None:
-        self.out, self.classes = out, classes
+    def __init__(self, out: Path, classes: ClassTable, existing: ExistingFiles) -> None:
+        self.out, self.classes, self.existing = out, classes, existing
 
     def files(self, image: Path) -> list[Path]:
         """The files for an image, by its name. DataError: the format has no place for it."""
@@ -66,8 +67,8 @@ class DetectionFormat(ABC):
 class Coco(DetectionFormat):
     """Results and categories as JSON (Lin et al. 2014); nothing is lost."""
 
-    def __init__(self, out: Path, classes: ClassTable) -> None:
-        super().__init__(out, classes)
+    def __init__(self, out: Path, classes: ClassTable, existing: ExistingFiles) -> None:
+        super().__init__(out, classes, existing)
         self._entries: list[dict[str, Any]] = []
         self._file_of_images = CocoFile(classes)
         self._with_masks = False
@@ -107,8 +108,8 @@ class Voc(DetectionFormat):
         boxes = found.boxes.astype(np.float64)
         annotation = VocAnnotation(image.name.name, hw, tuple(found.names), boxes, difficult=no, truncated=no)
         folder = "" if image.name.parent == Path() else image.name.parent.as_posix()
-        with write_errors(path):
-            write_voc_xml(path, annotation, folder, scores=found.scores.tolist())
+        with self.existing.write(path) as file, write_errors(file):
+            write_voc_xml(file, annotation, folder, scores=found.scores.tolist())
 
     def finish(self) -> list[str]:
         """There is no file of all images."""
@@ -121,22 +122,25 @@ class Yolo(DetectionFormat):
     per_image = (("labels", ".txt"), ("segments", ".txt"))
     is_edited = True
 
-    def __init__(self, out: Path, classes: ClassTable) -> None:
-        super().__init__(out, classes)
+    def __init__(self, out: Path, classes: ClassTable, existing: ExistingFiles) -> None:
+        super().__init__(out, classes, existing)
         self._num_empty = 0
         self._with_masks = False
 
     def add(self, image: ImageFile, hw: tuple[int, int], found: Detections) -> None:
         """Write the files of an image."""
         labels, segments = self.files(image.name)
-        write_yolo_boxes(labels, hw, found.labels, found.boxes, found.scores)
+        with self.existing.write(labels) as file:
+            write_yolo_boxes(file, hw, found.labels, found.boxes, found.scores)
         if found.masks is not None:
             self._with_masks = True
-            self._num_empty += write_yolo_polygons(segments, found.labels, found.masks)
+            with self.existing.write(segments) as file:
+                self._num_empty += write_yolo_polygons(file, found.labels, found.masks)
 
     def finish(self) -> list[str]:
         """Write the names of the classes."""
-        write_whole(self.out / "classes.txt", "".join(f"{name}\n" for name in self.classes.names))
+        with self.existing.write(self.out / "classes.txt") as file:
+            write_whole(file, "".join(f"{name}\n" for name in self.classes.names))
         left_out = f"; {self._num_empty} without a pixel are not in it" if self._num_empty else ""
         segments = [f"segments/ (polygons{left_out})"] if self._with_masks else []
         return ["labels/ (YOLO text)", *segments, "classes.txt"]
@@ -148,8 +152,8 @@ class LabelMe(DetectionFormat):
     per_image = (("labelme", ".json"),)
     is_edited = True
 
-    def __init__(self, out: Path, classes: ClassTable) -> None:
-        super().__init__(out, classes)
+    def __init__(self, out: Path, classes: ClassTable, existing: ExistingFiles) -> None:
+        super().__init__(out, classes, existing)
         check_labelme_names(classes.names)
 
     def add(self, image: ImageFile, hw: tuple[int, int], found: Detections) -> None:
@@ -163,7 +167,8 @@ class LabelMe(DetectionFormat):
         if isinstance(image.path, Path):
             real = os.path.join(os.path.realpath(image.path.parent), image.path.name)
             there = Path(os.path.relpath(real, os.path.realpath(path.parent)))
-        write_labelme_file(path, there.as_posix(), hw, shapes)
+        with self.existing.write(path) as file:
+            write_labelme_file(file, there.as_posix(), hw, shapes)
 
     def finish(self) -> list[str]:
         """There is no file of all images."""
@@ -175,8 +180,8 @@ class Cvat(DetectionFormat):
 
     FILE = "cvat.xml"
 
-    def __init__(self, out: Path, classes: ClassTable) -> None:
-        super().__init__(out, classes)
+    def __init__(self, out: Path, classes: ClassTable, existing: ExistingFiles) -> None:
+        super().__init__(out, classes, existing)
         self._content = CvatFile(classes.names)
 
     def files(self, image: Path) -> list[Path]:
@@ -202,8 +207,8 @@ class Csv(DetectionFormat):
     FILE = "detections.csv"
     _COLUMNS = ("image", "name", "label", "score", "x1", "y1", "x2", "y2")
 
-    def __init__(self, out: Path, classes: ClassTable) -> None:
-        super().__init__(out, classes)
+    def __init__(self, out: Path, classes: ClassTable, existing: ExistingFiles) -> None:
+        super().__init__(out, classes, existing)
         self._rows: list[list[str]] = []
         self._with_masks = False
 
@@ -237,7 +242,8 @@ class GeoJson(DetectionFormat):
             properties = {"name": name, "label": int(found.labels[i]), "score": float(found.scores[i])}
             features.append({"type": "Feature", "geometry": _geometry(found, i), "properties": properties})
         content = {"type": "FeatureCollection", "features": features}
-        write_whole(path, json.dumps(content | {"image": image.name.as_posix(), "height": hw[0], "width": hw[1]}))
+        with self.existing.write(path) as file:
+            write_text(file, json.dumps(content | {"image": image.name.as_posix(), "height": hw[0], "width": hw[1]}))
 
     def finish(self) -> list[str]:
         """There is no file of all images."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ except ImportError:  # Windows
 logger = logging.getLogger("detseg")
 
 JOURNAL = "results.jsonl"
+_PART = re.compile(r"results\.[0-9]+\.jsonl")  # of one of several processes
 _VERSION = 1
 _BEATS = 10  # signs of life in the patience of a share
 _POLL = 0.2  # seconds between two looks at the journals of others
@@ -68,16 +70,23 @@ class Journal:
         settings: what the results depend on, ready for JSON; a journal of others is not resumed.
         share: of this process.
         batch_size: images that a process takes at a time.
+        made: of each image the files that are written with its result, and have to be there if it is to count.
     """
 
     def __init__(
-        self, out: Path, images: Sequence[ImageFile], settings: dict[str, Any], share: Share, batch_size: int
+        self,
+        out: Path,
+        images: Sequence[ImageFile],
+        settings: dict[str, Any],
+        share: Share,
+        batch_size: int,
+        made: Sequence[Sequence[Path]],
     ) -> None:
         names = "\n".join(image.name.as_posix() for image in images).encode("utf-8", "surrogatepass")
         of_images = {"images": f"{len(images)} of names {hashlib.sha256(names).hexdigest()[:16]}"}
         self.path = out / JOURNAL
         self._own = self.path if share.num == 1 else _part(out, share.rank)
-        self._out, self._images, self._share, self._batch_size = out, images, share, batch_size
+        self._out, self._images, self._share, self._batch_size, self._made = out, images, share, batch_size, made
         self._settings: dict[str, Any] = json.loads(json.dumps(settings | of_images))
         self._lines: dict[int, tuple[Path, int]] = {}  # number of the image → where its line begins
         self._errors: dict[int, str] = {}
@@ -93,29 +102,34 @@ class Journal:
             DataError: there is one, and it is not to be resumed or replaced; it was made with other settings; a file of
                 this name is something else, or another process is writing to it; it could not be written.
         """
-        there = self._files()
-        if not resume:
-            # Of several processes another one may have begun already.
-            there = [path for path in there if self._share.num == 1 or path in self._of_earlier_runs()]
-            there = [path for path in there if _has_results(path)]
-        for path in there:
-            settings = _header(path)
-            if resume and settings is not None:
-                self._check_settings(path, settings)
-        if there and not resume:
-            self._replace(there, overwrite)
+        # Without resuming, another one of several processes may have begun already.
+        there = [path for path in self._files() if resume or self._share.num == 1 or self._is_of_earlier_run(path)]
+        begun = {path: _begin(path) for path in there}
+        if resume:
+            for path, (settings, _) in begun.items():
+                if settings is not None:
+                    self._check_settings(path, settings)
+        elif earlier := [path for path, (_, has_results) in begun.items() if has_results]:
+            self._replace(earlier, overwrite)
         with write_errors(self._own):
             self._file = self._own.open("ab")
         _lock(self._file, self._own)
+        self._check_others()
         if resume:
             self._scan()
-            self._forget_changed_images()
+            self._forget()
             if self._share.num == 1:
                 self._errors.clear()  # what could not be read may have been repaired
+        has_begun = bool(self._read.get(self._own, 0))
+        own = (image for image in self._images if self._rank_of(image) == self._share.rank)
+        if self._share.rank > 0 and not has_begun and all(map(self.has, own)):
+            self.close()  # the first process, which joins the files, may have ended already
+            self._own.unlink()
+            return
         with write_errors(self._own):
             self._file.truncate(self._read.get(self._own, 0))
             self._file.seek(0, os.SEEK_END)  # or tell() would count what was cut off
-            if not self._read.get(self._own, 0):
+            if not has_begun:
                 self._append({"detseg_results": _VERSION, "settings": self._settings})
         if self._share.num > 1:
             threading.Thread(target=self._show_life, daemon=True).start()
@@ -125,17 +139,21 @@ class Journal:
         return bool(self._files())
 
     def _files(self) -> list[Path]:
-        return [path for path in (self.path, *sorted(self._out.glob("results.*.jsonl"))) if path.is_file()]
+        """Those that are there; the joined one last, so that what moves to it meanwhile is read."""
+        return [path for path in (*self._parts(), self.path) if path.is_file()]
 
-    def _of_earlier_runs(self) -> set[Path]:
-        others = sorted(self._out.glob("results.*.jsonl")) if self._share.rank == 0 else []
-        parts = {_part(self._out, rank) for rank in range(1, self._share.num)}
-        return {self.path, self._own, *(path for path in others if path not in parts)}
+    def _parts(self) -> list[Path]:
+        return sorted(path for path in self._out.glob("results.*.jsonl") if _PART.fullmatch(path.name))
+
+    def _is_of_earlier_run(self, path: Path) -> bool:
+        if self._share.rank > 0:
+            return path in (self.path, self._own)
+        return path not in {_part(self._out, rank) for rank in range(1, self._share.num)}
 
     def _replace(self, there: Sequence[Path], overwrite: bool) -> None:
         what = f"{there[0]}: holds results of an earlier run"
         if self._share.num > 1:
-            fix = "remove it (several processes do not know whose it is), or choose another --out"
+            fix = "remove it (--overwrite is for one process: several do not know whose it is), or choose another --out"
             raise DataError(f"{what}; resume that with --resume, {fix}")
         if not overwrite:
             raise DataError(f"{what}; resume that with --resume, replace it with --overwrite, or choose another --out")
@@ -143,6 +161,14 @@ class Journal:
             with path.open("ab") as file:
                 _lock(file, path)
             path.unlink()
+
+    def _check_others(self) -> None:
+        """DataError: several processes are at work and this one is no part of them, or a single one is, and this one is
+        a part of several."""
+        is_alone = self._share.num == 1
+        for path in self._parts() if is_alone else [self.path]:
+            with suppress(OSError), path.open("r+b") as file:
+                _lock(file, path, is_shared=not is_alone)  # all parts look at the same file
 
     def _check_settings(self, path: Path, settings: dict[str, Any]) -> None:
         keys = dict.fromkeys([*self._settings, *settings])
@@ -254,7 +280,7 @@ class Journal:
             file.write(json.dumps({"detseg_results": _VERSION, "settings": self._settings}).encode("ascii") + b"\n")
             for _, line in self._sorted_lines():
                 file.write(line)
-        for path in self._out.glob("results.*.jsonl"):
+        for path in self._parts():
             path.unlink()
 
     def _rank_of(self, image: ImageFile) -> int:
@@ -290,14 +316,24 @@ class Journal:
             self._lines[number], self._checksums[number] = (path, start), content["crc32"]
             self._errors.pop(number, None)
 
-    def _forget_changed_images(self) -> None:
-        """Results of files that are others now, under the same names, are not taken for theirs."""
+    def _forget(self) -> None:
+        """Results of files that are others now, under the same names, are not taken for theirs, nor is what was written
+        with them; and results count for nothing where that is gone."""
         changed = [number for number, known in self._checksums.items() if self._images[number - 1].checksum != known]
         for number in changed:
+            if self._rank_of(self._images[number - 1]) == self._share.rank:
+                for file in self._made[number - 1]:
+                    file.unlink(missing_ok=True)
+        self._predict_again(changed, "changed after their results")
+        gone = [number for number in self._lines if not all(file.exists() for file in self._made[number - 1])]
+        self._predict_again(gone, "their drawn copies or masks are gone")
+
+    def _predict_again(self, numbers: Sequence[int], reason: str) -> None:
+        for number in numbers:
             del self._lines[number]
-        if changed:
-            names = listed([str(self._images[number - 1].path) for number in sorted(changed)])
-            logger.warning(f"predicted again, since changed after their results: {names}")
+        if numbers:
+            names = listed([str(self._images[number - 1].path) for number in sorted(numbers)])
+            logger.warning(f"predicted again, since {reason}: {names}")
 
     def _show_life(self) -> None:
         while not self._ended.wait(self._share.patience / _BEATS):
@@ -305,12 +341,13 @@ class Journal:
                 os.utime(self._own)
 
 
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Keep other processes from writing to a journal until it is closed. DataError: one of them does."""
+def _lock(file: IO[bytes], path: Path, is_shared: bool = False) -> None:
+    """Keep other processes from writing to a journal until it is closed; ``is_shared``: others may do so, too.
+    DataError: one of them is writing to it."""
     if fcntl is None:  # on Windows
         return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         raise DataError(
             f"{path}: another process is writing its results here; wait for it, or choose another --out"
@@ -323,19 +360,16 @@ def _part(out: Path, rank: int) -> Path:
     return out / f"results.{rank}.jsonl"
 
 
-def _has_results(path: Path) -> bool:
-    """Whether there is a line for an image, or something that is no journal; a mistake in an option leaves none."""
-    with path.open("rb") as file:
-        file.readline()
-        return _header(path) is not None and bool(file.readline())
-
-
-def _header(path: Path) -> dict[str, Any] | None:
-    """The settings of a journal; None of one whose first line is torn. DataError: it is none."""
-    with path.open("rb") as file:
-        line = file.readline()
+def _begin(path: Path) -> tuple[dict[str, Any] | None, bool]:
+    """The settings of a journal, and whether it has a line for an image: a mistake in an option leaves none. No
+    settings where the first line is torn, or the file has just been joined to others. DataError: it is no journal."""
+    try:
+        with path.open("rb") as file:
+            line, has_results = file.readline(), bool(file.readline())
+    except FileNotFoundError:
+        return None, False
     if not line.endswith(b"\n") and (not line or line.startswith(b'{"detseg_results"')):
-        return None
+        return None, False
     try:
         content = json.loads(line)
         version, settings = content["detseg_results"], content["settings"]
@@ -345,4 +379,4 @@ def _header(path: Path) -> dict[str, Any] | None:
         raise DataError(f"{path}: is no file of results that detseg predict wrote; choose another --out")
     if version != _VERSION:
         raise DataError(f"{path}: was written by another version of detseg; remove it, or choose another --out")
-    return settings
+    return settings, has_results

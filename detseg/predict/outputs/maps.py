@@ -13,7 +13,7 @@ from detseg.draw import class_colors
 from detseg.errors import ConfigError
 from detseg.messages import counted
 from detseg.predict import MAP_FORMATS, MASK_VALUES
-from detseg.predict.outputs.output import Entry, ImageFile, Output, write_whole
+from detseg.predict.outputs.output import REPLACED, Entry, ExistingFiles, ImageFile, Output, write_whole
 from detseg.predict.results import SegmentationMap
 from detseg.structures import ClassTable
 
@@ -28,13 +28,19 @@ class LabelOutput(Output):
         classes: the classes of the maps.
         mask_values: ``labels``, or ``source``: the value of each class in the masks that the model was trained on.
         formats: some of ``MAP_FORMATS``: ``csv`` adds ``areas.csv``, a row for each class of each image.
+        existing: what becomes of masks that exist.
 
     Raises:
         ConfigError: another word, or the values do not fit into 8 bits.
     """
 
     def __init__(
-        self, out: Path, classes: ClassTable, mask_values: str = MASK_VALUES[0], formats: Sequence[str] = ()
+        self,
+        out: Path,
+        classes: ClassTable,
+        mask_values: str = MASK_VALUES[0],
+        formats: Sequence[str] = (),
+        existing: ExistingFiles = REPLACED,
     ) -> None:
         if mask_values not in MASK_VALUES:
             raise ConfigError(f"mask_values: expected {' or '.join(MASK_VALUES)}, got {mask_values!r}")
@@ -45,7 +51,7 @@ class LabelOutput(Output):
                     f"as indexed PNGs; beside them there may be {' or '.join(MAP_FORMATS)}"
                 )
         self.out, self.classes = out, classes
-        self._formats = tuple(formats)
+        self._formats, self._existing = tuple(formats), existing
         self._values = classes.source_ids if mask_values == "source" else tuple(range(len(classes)))
         if wrong := [value for value in self._values if not 0 <= value <= 255]:
             what = f"the source values of the classes are {list(self._values)}, and {wrong[0]} does not fit into 8 bits"
@@ -55,6 +61,10 @@ class LabelOutput(Output):
         """The labels of the image."""
         return [(self.out / "masks" / image).with_suffix(".png")]
 
+    def made(self, image: Path) -> list[Path]:
+        """The labels: the journal has no room for them."""
+        return self.files(image)
+
     def must_not_exist(self, images: Sequence[Path]) -> list[Path]:
         """None: labels are replaced."""
         return []
@@ -62,7 +72,8 @@ class LabelOutput(Output):
     def entry(self, image: ImageFile, found: SegmentationMap) -> Entry:
         """Write the labels of an image; its size, and the pixels of each class."""
         (mask,) = self.files(image.name)
-        found.save_png(mask, self._values)
+        with self._existing.write(mask) as file:
+            found.save_png(file, self._values)
         sizes = {"height": found.hw[0], "width": found.hw[1], "pixels": found.areas}
         return {"mask": mask.relative_to(self.out).as_posix()} | sizes
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -44,6 +46,41 @@ class ImageFile:
             return None
 
 
+class ExistingFiles:
+    """What becomes of files that people may have corrected, where there is one already.
+
+    Args:
+        stay: whether they stay as they are; else they are replaced.
+
+    Attributes:
+        left: those that stayed, and differ from what would have been written.
+    """
+
+    def __init__(self, stay: bool) -> None:
+        self._stay = stay
+        self.left: list[Path] = []
+
+    @contextmanager
+    def write(self, path: Path) -> Iterator[Path]:
+        """A file beside ``path`` to write to, which takes its place at the end. DataError: it could not be written."""
+        partial = path.with_name(f".partial.{path.name}")  # keeps the suffix
+        try:
+            with write_errors(path):
+                partial.touch()
+            yield partial
+            with write_errors(path):
+                if not self._stay or not path.exists():
+                    os.replace(partial, path)
+                elif path.read_bytes() != partial.read_bytes():
+                    self.left.append(path)
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+REPLACED = ExistingFiles(stay=False)
+
+
 class Output(ABC):
     """The results of one kind.
 
@@ -54,6 +91,10 @@ class Output(ABC):
     @abstractmethod
     def files(self, image: Path) -> list[Path]:
         """The files for one image, by its name. DataError: a format has no place for its name."""
+
+    def made(self, image: Path) -> list[Path]:
+        """Those of them that ``entry`` writes."""
+        return []
 
     @abstractmethod
     def must_not_exist(self, images: Sequence[Path]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from detseg.memory import MemoryErrors
 from detseg.messages import console, counted, messages_on_console, printable
 from detseg.predict.interface import ImagePredictor, ObjectPredictor
 from detseg.predict.refine import Refinement
-from detseg.predict.run import MEMORY_ADVICE
+from detseg.predict.run import MEMORY_ADVICE, try_options
 from detseg.predict.video.files import VideoFiles
 from detseg.predict.video.find import VideoSource
 from detseg.predict.video.frames import Frame, Video, open_video
@@ -41,6 +42,7 @@ def predict_videos(
     track: bool = False,
     refine: Refinement = _AS_IT_IS,
     overwrite: bool = False,
+    resume: bool = False,
     allow_network: bool = False,
     options: Mapping[str, Any] = _NO_OPTIONS,
 ) -> None:
@@ -55,6 +57,7 @@ def predict_videos(
         track: whether objects get numbers that stay with them.
         refine: what is kept of each result.
         overwrite: whether files of an earlier run may be replaced.
+        resume: whether they are of this run, and stay where they have all frames; else they are replaced.
         allow_network: whether streams may be opened.
         options: of the predictor's call.
 
@@ -70,9 +73,12 @@ def predict_videos(
             raise ConfigError("track: follows objects, and this is a segmentation model; leave it out")
         least = refine.lowest_score(predictor.score_threshold, predictor.classes)
         ObjectTracker(1.0, least)  # says what is missing
-    places = video_places(videos, out, pictures, overwrite)
+    places = video_places(videos, out, pictures, overwrite or resume)
+    try_options(predictor, refine, batch_size, dict(options))
     failed = []
     for video, (lines, drawn) in zip(videos, places, strict=True):
+        if resume and not overwrite and _is_whole(video.source, lines, drawn, track):
+            continue
         try:
             with open_video(video.source, allow_network, max(16, 2 * batch_size)) as frames:
                 tracker = ObjectTracker(frames.fps, least) if track else None
@@ -109,6 +115,21 @@ def video_places(
             owners[file] = video.source
         places.append((lines, drawn))
     return places
+
+
+def _is_whole(source: str, lines: Path, drawn: Path | None, track: bool) -> bool:
+    """Whether there are results of all frames that a file states, with tracks or without, and as many are drawn."""
+    num_frames = []
+    try:
+        for path in (source, drawn) if drawn else (source,):
+            if Path(path).is_file():
+                with open_video(path) as video:
+                    num_frames.append(video.num_frames)
+        results = [json.loads(line) for line in lines.read_bytes().splitlines()]
+    except (DataError, OSError, ValueError):
+        return False
+    has_tracks = {"track" in one for result in results for one in result.get("objects", ())}
+    return num_frames == [len(results)] * (2 if drawn else 1) and has_tracks <= {track}
 
 
 @dataclass

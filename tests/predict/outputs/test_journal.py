@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from detseg.cli.deploy.predict import predict
-from detseg.errors import DataError, DetsegError
+from detseg.errors import DataError, DetsegError, LeftOutError
 from detseg.predict import Predictor, SegmentationPredictor
 from detseg.predict.files import predict_files
 from detseg.predict.outputs import Share
@@ -155,16 +156,60 @@ def test_a_second_run_into_the_same_folder_is_refused(option: str, images: Path,
     assert content_of(tmp_path / "out") == content_of(tmp_path / "alone")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no locks")
+@pytest.mark.parametrize(("first", "other"), [(Share(0, 2, 0.3), Share()), (Share(), Share(1, 2))])
+def test_one_process_beside_several_is_refused(first: Share, other: Share, images: Path, tmp_path: Path) -> None:
+    def second(num: int) -> None:
+        if num == 3:
+            with pytest.raises(DataError, match="another process is writing its results here; wait for it, or choose"):
+                predict_files(detector()[0], [images], tmp_path / "out", resume=True, share=other)
+
+    with pytest.raises(DetsegError, match="process 1 of 2 has died or") if first.num > 1 else nullcontext():
+        predict_files(detector(second)[0], [images], tmp_path / "out", share=first)
+    predict_files(detector()[0], [images], tmp_path / "out", resume=True)
+    predict_files(detector()[0], [images], tmp_path / "alone")
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "alone")
+
+
 def test_label_maps_are_resumed(images: Path, tmp_path: Path) -> None:
+    """Of the last image half a line is left; of others the drawn copy or the mask is gone, or the mask is corrected."""
     predictor = SegmentationPredictor(two_levels(), ClassTable(("sky", "road", "car")), (48, 64))
     predict_files(predictor, [images], tmp_path / "out", formats=["csv"])
     before = content_of(tmp_path / "out")
     journal = tmp_path / "out" / "results.jsonl"
     journal.write_bytes(journal.read_bytes()[:-300])
-    for name in ("8.png", "masks/8.png", "classes.json"):
+    for name in ("8.png", "masks/8.png", "classes.json", "3.png", "masks/4.png", "5.png"):
         (tmp_path / "out" / name).unlink()
+    (tmp_path / "out" / "masks" / "5.png").write_bytes(b"corrected")
+    predict_files(predictor, [images], tmp_path / "out", formats=["csv"], mask_values="labels", resume=True)
+    assert content_of(tmp_path / "out") == before | {"masks/5.png": b"corrected"}
+    (images / "5.png").write_bytes((images / "5.png").read_bytes() + b"\n")  # the same image in other bytes
     predict_files(predictor, [images], tmp_path / "out", formats=["csv"], resume=True)
-    assert content_of(tmp_path / "out") == before
+    assert content_of(tmp_path / "out")["masks/5.png"] == before["masks/5.png"]
+
+
+def test_what_people_corrected_stays_when_resumed(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, good = tmp_path / "out", (images / "2.png").read_bytes()
+    predict_files(detector()[0], str(images), str(tmp_path / "whole"), formats=ALL)
+    (images / "2.png").write_bytes(good[:40])
+    with pytest.raises(LeftOutError, match=r"1 of 9 images were left out: .*2\.png"):
+        predict_files(detector()[0], images, out, formats=["labelme"])
+    (images / "2.png").write_bytes(good)
+    mine = {"labelme/1.json": b"corrected", "annotations/3.xml": b"made by hand", "classes.txt": b"mine"}
+    for name, content in mine.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_bytes(content)
+    capsys.readouterr()
+    predict_files(detector()[0], images, out, formats=ALL, resume=True)
+    assert content_of(out) == content_of(tmp_path / "whole") | mine
+    said = " ".join(capsys.readouterr().out.split())
+    assert "left as they were, since they differ from what would be written: 3 files (" in said
+    assert "classes.txt); --overwrite replaces them" in said
+    predict_files(detector()[0], images, out, formats=ALL, resume=True, overwrite=True)
+    assert content_of(out) == content_of(tmp_path / "whole")
+    assert "left as they were" not in capsys.readouterr().out
 
 
 def test_other_formats_of_the_same_results_need_no_model(images: Path, tmp_path: Path) -> None:
@@ -179,6 +224,7 @@ def test_other_formats_of_the_same_results_need_no_model(images: Path, tmp_path:
 def test_results_of_an_earlier_run(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     predict_files(detector()[0], [images], out)
+    (out / "results.mine.jsonl").write_text("no part of a run\n")
     before = content_of(out)
     message = "holds results of an earlier run; resume that with --resume, replace it with --overwrite, or choose anoth"
     with pytest.raises(DataError, match=message):
@@ -290,9 +336,12 @@ def test_several_processes_write_what_one_does(images: Path, tmp_path: Path, num
     (images / "5.png").write_text("none")
     options: dict[str, Any] = {"formats": ALL, "batch_size": batch_size}
     alone = together(images, tmp_path / "alone", 1, [0], **options)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.mine.jsonl").write_text("no part of a run\n")
     several = together(images, tmp_path / "out", num, list(range(num)), **options)
     assert alone == several == [alone[0]]
     assert "1 of 9 images were left out" in alone[0]
+    (tmp_path / "out" / "results.mine.jsonl").unlink()  # it was not taken for one, nor removed
     assert content_of(tmp_path / "out") == content_of(tmp_path / "alone")
 
 
@@ -307,6 +356,7 @@ def test_a_process_that_never_comes_is_an_error_and_the_run_is_resumed(images: P
         (again,) = together(images, out, 2, [0])
         assert "results.0.jsonl: holds results of an earlier run; resume that with --resume, remove it" in again
         assert together(images, out, num, ranks, resume=True) == []
+        assert together(images, out, 2, [1], resume=True) == []  # begins after the run has ended
         assert content_of(out) == content_of(tmp_path / "whole")
 
 

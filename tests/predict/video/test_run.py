@@ -174,8 +174,8 @@ def test_t9_a_folder_of_images_and_videos_some_damaged(
     (folder / "deep").mkdir(parents=True)
     (folder / "deep" / "a.mp4").write_bytes(video.read_bytes())
     (folder / "empty.mp4").touch()
-    whole = write_squares(tmp_path / "whole.mkv")
-    (folder / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    long = write_squares(tmp_path / "whole.mkv")
+    (folder / "cut.mkv").write_bytes(long.read_bytes()[: long.stat().st_size // 2])
     cv2.imwrite(str(folder / "photo.png"), noise(40, 60))
     argv = [str(checkpoint), str(folder), "--out", str(out), "--device", "cpu", "--batch-size", "4"]
     code, message = said(predict, argv, capsys)
@@ -189,12 +189,25 @@ def test_t9_a_folder_of_images_and_videos_some_damaged(
     assert (out / "photo.png").is_file()
     assert len(lines_of(out / "results.jsonl")) == 2
     assert not (out / "empty_frames.jsonl").exists()
+    whole, part = out / "deep" / "a_frames.jsonl", out / "cut_frames.jsonl"
+    before = whole.stat().st_mtime_ns, part.stat().st_mtime_ns
+    (folder / "empty.mp4").unlink()
+    code, message = said(predict, [*argv, "--resume"], capsys)
+    assert (code, message.count("cut.mkv: "), message.count("\n")) == (2, 1, 1)
+    assert whole.stat().st_mtime_ns == before[0]  # all its frames are there
+    assert part.stat().st_mtime_ns > before[1]
+    whole.write_bytes(whole.read_bytes()[:-200])  # as a kill leaves it
+    with pytest.raises(DataError, match=r"was made with other settings \(batch_size 4, now 3\)"):
+        predict([*argv, "--resume", "--batch-size", "3"])
+    assert len(whole.read_bytes().splitlines()) == 24
+    assert said(predict, [*argv, "--resume"], capsys)[0] == 2
+    assert len(lines_of(whole)) == 24
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--resume"], "--resume: is for images; predict the video again with --overwrite, apart from images"),
+        (["--resume"], "--resume: needs images, whose results say what made them; predict with --overwrite"),
         (["--format", "coco"], "--format, --mask-values: are for images; a video gets JSON lines, leave them out"),
     ],
 )
@@ -219,8 +232,7 @@ def test_what_else_is_refused(
     cv2.imwrite(str(tmp_path / "photo.png"), noise(40, 60))  # is not predicted for first
     with pytest.raises(DataError, match=r"squares_mp4_frames\.jsonl: two videos would be written here"):
         predict([str(checkpoint), str(tmp_path / "squares.mp4"), str(tmp_path / "photo.png"), *begin])
-    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="a video is done by one process: predict it without torchrun, apart from im"):
-        predict([str(checkpoint), *begin])
+    assert predict([str(checkpoint), *begin]) == 0  # the first process does it
     assert not (tmp_path / "out").exists()
