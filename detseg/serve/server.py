@@ -72,7 +72,8 @@ def serve(
             if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
                 raise ConfigError("a worker cannot start, see above; the service has stopped")
             if workers.died_too_often:
-                raise ConfigError(f"workers ended {_MOST_DEATHS} times within a minute (out of memory?); it has stopped")
+                what = f"workers ended {_MOST_DEATHS} times within a minute (out of memory?)"
+                raise ConfigError(f"{what}; the service has stopped")
 
 
 def server_config(app: Any, settings: ServiceSettings, factory: bool = False) -> Config:

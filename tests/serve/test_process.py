@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @contextmanager
 def service(
-    *arguments: object, command: str = "serve", folder: Path = ROOT
+    *arguments: object, command: str = "serve", folder: Path = ROOT, descriptors: int | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], httpx.Client, str]]:
-    """The command on a free port, once it is ready, and what it said before."""
+    """The command on a free port, once it is ready, and what it said before; ``descriptors``: the most that it gets."""
     words = [sys.executable, "-m", "detseg", command, *map(str, arguments), "--port", "0", "--device", "cpu"]
+    if descriptors is not None:
+        words = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = subprocess.Popen(words, cwd=folder, env=environment, text=True, **streams)
@@ -124,6 +126,62 @@ def test_several_workers_share_the_port_and_the_numbers(tiny_run: TinyRun) -> No
             slow.sendall(image[9:])
             assert slow.recv(100).startswith(b"HTTP/1.1 200 ")
         assert process.wait(60) == 0
+
+
+@pytest.mark.processes
+def test_what_idle_clients_can_do_to_a_service(tiny_run: TinyRun) -> None:
+    """With more connections than it has descriptors for: nothing lasts, and the log stays short."""
+    with service(tiny_run.run_dir, descriptors=128) as (process, client, _), ExitStack() as stack:
+        address = (client.base_url.host, client.base_url.port or 0)
+        begun = b"GET /health HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n"
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(address, timeout=5)).sendall(begun)
+        end = time.monotonic() + 30
+        while True:  # whoever connects now is refused, until the others have been quiet for too long
+            try:
+                with httpx.Client(base_url=client.base_url, timeout=5) as other:
+                    if (status := other.get("/health").status_code) == 200:
+                        break
+                    assert status == 503
+            except httpx.HTTPError:
+                pass
+            assert time.monotonic() < end
+            time.sleep(0.5)
+        process.terminate()
+        assert process.wait(30) == 0
+        assert process.stdout is not None
+        said = process.stdout.read().splitlines()
+    assert said in ([], ["error: no file descriptors are left; see ulimit -n"])
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that serve."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_that_die(tiny_run: TinyRun) -> None:
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 100\r\n\r\nabc"
+    with service(tiny_run.run_dir, "--workers", 2) as (process, client, _), ExitStack() as stack:
+        address = (client.base_url.host, client.base_url.port or 0)
+        for _ in range(4):
+            stack.enter_context(socket.create_connection(address, timeout=30)).sendall(head)
+        time.sleep(0.5)
+        for worker in workers_of(process):
+            os.kill(worker, signal.SIGKILL)
+        time.sleep(1.5)
+        with httpx.Client(base_url=client.base_url, timeout=60) as other:  # by those that were started again
+            assert "detseg_queue_length 0.0" in other.get("/metrics").text
+        while process.poll() is None:
+            for worker in workers_of(process):
+                os.kill(worker, signal.SIGKILL)
+            time.sleep(0.1)
+        assert process.returncode == 2
+        assert process.stdout is not None
+        last = process.stdout.read().splitlines()[-1]
+    assert last == "error: workers ended 5 times within a minute (out of memory?); the service has stopped"
 
 
 @pytest.mark.processes

@@ -132,6 +132,10 @@ def test_json_and_bytes_are_one(service: httpx.Client) -> None:
     content = {"image": base64.b64encode(data).decode(), "score": 0.5, "masks": True, "classes": ["dog"]}
     coded = service.post("/predict", json=content).json()
     assert {**plain, "timing": 0} == {**coded, "timing": 0}
+    lines = base64.encodebytes(data).decode()  # with line breaks
+    for image, masks in ((lines, 1), (f"data:image/png;base64,{content['image']}", "True")):
+        again = service.post("/predict", json={**content, "image": image, "masks": masks}).json()
+        assert {**again, "timing": 0} == {**plain, "timing": 0}
     assert plain["objects"][0]["score"] == pytest.approx(0.8)
     # Column by column, no pixel outside and 24 inside: "0" and 24 = 11000 in two characters of five bits.
     mask = {"size": [4, 6], "counts": "0h0"}
