@@ -123,14 +123,11 @@ def pooled(pool: MultiScaleRoIAlign, features: list[Tensor], boxes: Tensor, scal
     return found
 
 
-def network_of(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """The network of an export of a model, and the names of its outputs; of YOLO without NMS."""
+def network_of(model: nn.Module) -> nn.Module:
+    """The network of an export of a model, whose outputs are those of its ``Description``; of YOLO without NMS."""
     if isinstance(model, YoloDetector):
-        return YoloCandidates(model).eval(), ("boxes", "scores")
-    if isinstance(model, RCNNDetector):
-        masks = ("masks", "regions") if model.roi_heads.has_masks else ()
-        return RCNNDetections(model).eval(), ("boxes", "scores", "labels", *masks)
-    return model.eval(), ("logits",)
+        return YoloCandidates(model).eval()
+    return RCNNDetections(model).eval() if isinstance(model, RCNNDetector) else model.eval()
 
 
 def with_fixed_padding(model: nn.Module) -> nn.Module:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.cli.tool import CHECKPOINT, ToolParser, score
-from detseg.errors import require_training_extra
+from detseg.export.options import check_options
 
 
 def export(argv: Sequence[str]) -> None:
@@ -34,7 +34,7 @@ def export(argv: Sequence[str]) -> None:
     parser.add_argument("--tolerance", type=score, default=0.01, help=tolerance)
     arguments = parser.parse_intermixed_args(argv)
 
-    require_training_extra("detseg export")
+    check_options(arguments.format, arguments.precision, arguments.out)
     from detseg.export.run import export_checkpoint
 
     export_checkpoint(

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from cv2.typing import MatLike
 
-from detseg.errors import ConfigError
+from detseg.errors import CheckpointError, ConfigError
+from detseg.messages import one_line
 from detseg.ops.letterbox import Letterbox
 from detseg.ops.masks import paste_grid
 from detseg.predict.interface import ImagePredictor, MapPredictor, ObjectPredictor, check_finite, preprocess
@@ -29,15 +30,39 @@ def load_exported(
     """The predictor of an exported file; arguments and errors as of ``detseg.load_predictor`` and ``open_engine``."""
     engine = open_engine(path, device, threads)
     description = Description.from_metadata(engine.metadata, str(path))
-    if description.task != "semantic":
-        threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
-        return ExportedPredictor(engine, description, threshold)
-    if score_threshold is not None:
+    _check(engine, description, path)
+    if description.task == "semantic" and score_threshold is not None:
         raise ConfigError(
             f"{path}: is a segmentation model ({description.model}), which gives every pixel a class and has no score "
             f"threshold; got {score_threshold}, leave it out"
         )
-    return ExportedSegmentationPredictor(engine, description)
+    return predictor_of(engine, description, SCORE_THRESHOLD if score_threshold is None else score_threshold)
+
+
+def predictor_of(
+    engine: Engine, description: Description, score_threshold: float
+) -> ExportedPredictor | ExportedSegmentationPredictor:
+    """The predictor of a network, by its task; label maps have no threshold."""
+    if description.task == "semantic":
+        return ExportedSegmentationPredictor(engine, description)
+    return ExportedPredictor(engine, description, score_threshold)
+
+
+def _check(engine: Engine, description: Description, path: Path) -> None:
+    """CheckpointError: the network does not compute what the file says."""
+    step = description.stride if description.any_size else 1
+    height, width = (-(-side // step) * step for side in description.input_hw)
+    try:
+        outputs = engine(np.zeros((description.batch or 1, 3, height, width), dtype=np.float32))
+    except Exception as error:  # what engines raise is not a closed list
+        what = f"its network does not take images of {height} x {width}, as it says"
+        raise CheckpointError(f"{path}: damaged: {what} ({one_line(error)})") from error
+    wanted, number = set(description.outputs), len(description.classes)
+    numbers = {outputs[name].shape[1] for name in wanted & outputs.keys() & {"logits", "scores"} if outputs[name].ndim > 1}
+    if wanted - outputs.keys() or numbers - {number}:
+        shapes = ", ".join(f"{name} {values.shape}" for name, values in outputs.items())
+        expected = f"expected the outputs {', '.join(description.outputs)} of {number} classes, as it says"
+        raise CheckpointError(f"{path}: damaged: {expected}, its network has {shapes}")
 
 
 class ExportedPredictor(ObjectPredictor):
