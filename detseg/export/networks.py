@@ -73,6 +73,10 @@ class RCNNDetections(nn.Module):
         found = [torch.cat(column) for column in zip(*kept, strict=True)]
         if not heads.has_masks:
             return tuple(found)
+        # The masks of the best alone, as the model; a slice would have the exporter guess how many there are.
+        rank = found[1].argsort(descending=True).argsort()
+        best = torch.nonzero(rank < heads.max_detections)[:, 0]
+        found = [column[best] for column in found]
         own_boxes, _, labels = found
         mask_pool, head, predictor = (
             cast(Any, part) for part in (heads.mask_pool, heads.mask_head, heads.mask_predictor)

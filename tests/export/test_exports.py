@@ -186,6 +186,10 @@ def test_the_graph_of_a_two_stage_detector_is_the_detector(
         if masks:
             assert expected.grids is not None
             torch.testing.assert_close(outputs["masks"][order], expected.grids.probabilities)
+            model.roi_heads.max_detections = 5
+            few = network(image)[3]
+            model.roi_heads.max_detections = 1000
+            torch.testing.assert_close(few, outputs["masks"][order[:5].sort().values])  # in the order of all
 
 
 def test_nms_outside_and_a_fixed_size(tiny_run: TinyRun, tmp_path: Path) -> None:

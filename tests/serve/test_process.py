@@ -252,12 +252,23 @@ def test_the_service_imports_nothing_of_the_training() -> None:
     assert done.stdout == "set()\n"
 
 
+def test_the_demo_leaves_other_runs_alone(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    shutil.copy(tiny_run.run_dir / "config.yaml", tmp_path / "runs" / "demo")
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--no-browser"]) == 2
+    assert capsys.readouterr().err == "error: runs/demo is another run; name it, detseg demo runs/demo, or move it\n"
+
+
 @pytest.mark.processes
 def test_the_demo_serves_the_model_that_it_trained_with_samples(tiny_run: TinyRun, tmp_path: Path) -> None:
     shutil.copytree(tiny_run.run_dir, tmp_path / "runs" / "demo")
     rows = tmp_path / "runs" / "demo" / "metrics.csv"
     header = rows.read_text().splitlines()[0]
     rows.write_text("\n".join([header, *["1"] * 40]) + "\n")  # as many epochs as yolo_shapes has
+    shutil.copy(ROOT / "configs" / "yolo_shapes.yaml", tmp_path / "runs" / "demo" / "config.yaml")
     shutil.copytree(tiny_run.data_root / "JPEGImages", tmp_path / "data" / "shapes" / "coco" / "val")
     with service("--no-browser", command="demo", folder=tmp_path) as (process, client, _):
         assert client.get("/models").json()["samples"] == 6

@@ -119,6 +119,8 @@ def _api_key(file: Path | None) -> str | None:
 def _train_demo() -> list[Path]:
     """The model of the demo, unless it is there; returns images that it has not seen."""
     where = printable(str(DEMO_RUN))
+    if (settings := DEMO_RUN / "config.yaml").exists() and load_config(settings).data.name != "shapes":
+        raise ConfigError(f"{where} is another run; name it, detseg demo {where}, or move it")
     if _demo_is_trained():
         print(f"serving the model in {where}; delete that folder to train it again")
     else:
