@@ -70,7 +70,7 @@ def export_checkpoint(
         precision: ``fp16`` and ``int8`` of OpenVINO alone.
         static_hw: take one image of this size at a time alone; None: images of the run's size, as many as come, of
             R-CNN one at a time.
-        any_size: of a segmentation model: take images of any size.
+        any_size: of YOLO and segmentation models: take images of any size, in multiples of the stride.
         nms: of YOLO: whether NMS is inside the file; it always is of R-CNN, and never in a program of YOLO.
         split: the images of the comparison, and of the calibration for ``int8`` (its first ``num_calibration``).
         overrides: of ``data`` and ``evaluation``.
@@ -102,7 +102,7 @@ def export_checkpoint(
         draft = Path(folder) / path.name
         _write(folded, description, form, draft, dataset, num_calibration)
         found = _certified(draft, form, precise, config, dataset)
-        origin = {"file": path.name, "checkpoint": str(precise), "format": form, "precision": precision}
+        origin: dict[str, Any] = {"file": path.name, "checkpoint": str(precise), "format": form, "precision": precision}
         origin |= {"split": split, "overrides": list(overrides), "data": fingerprint(dataset)}
         _judge(draft, path, found, origin | _where(form, precision), tolerance)
     return path
@@ -171,8 +171,8 @@ def describe(
     task: Any = "instance" if kind.finds_masks else "detection" if kind.finds_objects else "semantic"
     stride = int(max(parts.neck.strides) if kind.finds_objects else parts.stride)
     hw = static_hw or config.data.input_hw
-    if any_size and (static_hw or task != "semantic"):
-        raise ConfigError("--any-size: is for segmentation models, without --static; leave it out")
+    if any_size and (static_hw or isinstance(model, RCNNDetector)):
+        raise ConfigError("--any-size: is for YOLO and segmentation models, without --static; leave it out")
     if not nms and not isinstance(model, YoloDetector):
         raise ConfigError(f"--without-nms: is for YOLO, this is a {config.model.name}; leave it out")
     if static_hw and any(side < stride or side % stride for side in hw):

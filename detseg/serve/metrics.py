@@ -37,6 +37,6 @@ class ServiceMetrics:
 
 
 def forget_process(pid: int | None) -> None:
-    """Take the gauges of a process that has ended out of the numbers, or its requests would be in the queue for ever."""
+    """Leave out the gauges of a process that has ended, or its requests would be in the queue for ever."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        mark_process_dead(pid)  # type: ignore[no-untyped-call]
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library types it by halves

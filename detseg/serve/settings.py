@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from detseg.errors import ConfigError
 
+
 @dataclass(frozen=True)
 class ServiceSettings:
     """The settings of a service, of each of its processes.

@@ -440,7 +440,7 @@ def test_no_torch_is_needed(
         (["--precision", "int8"], "--precision int8: --format onnx has no such; take --format openvino"),
         (["--out", "best.pt2"], r"--out best\.pt2: expected a name that ends in \.onnx, by which it is recognised"),
         (["--static", "60", "64"], r"--static 60 64: expected multiples of \d+, the model's coarsest stride"),
-        (["--any-size"], "--any-size: is for segmentation models, without --static; leave it out"),
+        (["--any-size", "--static", "64", "64"], "--any-size: is for YOLO and segmentation models, without --static; "),
         (["--tolerance", "7"], "--tolerance: expected a number from 0 to 1"),
         (["model.name=fcn"], r"only data\.\* and evaluation\.\* can be changed"),
     ],

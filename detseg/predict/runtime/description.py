@@ -30,8 +30,8 @@ class Description:
         classes: names and source values of the labels.
         input_hw: height and width of the network input, pixels.
         batch: the number of images that it takes at a time; None: any.
-        any_size: whether the network takes all multiples of ``stride`` instead of ``input_hw`` alone; images of other
-            sizes are padded.
+        any_size: whether the network takes all multiples of ``stride`` instead of ``input_hw`` alone; images that are
+            to be labelled at other sizes are padded.
         stride: input pixels per cell of the coarsest map.
         padding: of each channel, what images are padded by, in [0, 1].
         nms: whether NMS is inside; else it is computed afterwards. False where there is none.
@@ -86,7 +86,7 @@ class Description:
         except ValidationError as error:
             first = error.errors()[0]
             what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            raise CheckpointError(f"{where}: what it says of the model is damaged ({one_line(what)})") from error
+            raise CheckpointError(f"{where}: what it says of the model is damaged ({what})") from error
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             if isinstance(error, CheckpointError):
                 raise

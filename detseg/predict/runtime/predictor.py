@@ -58,7 +58,8 @@ def _check(engine: Engine, description: Description, path: Path) -> None:
         what = f"its network does not take images of {height} x {width}, as it says"
         raise CheckpointError(f"{path}: damaged: {what} ({one_line(error)})") from error
     wanted, number = set(description.outputs), len(description.classes)
-    numbers = {outputs[name].shape[1] for name in wanted & outputs.keys() & {"logits", "scores"} if outputs[name].ndim > 1}
+    by_class = (outputs[name].shape for name in ("logits", "scores") if name in wanted & outputs.keys())
+    numbers = {shape[1] for shape in by_class if len(shape) > 1}
     if wanted - outputs.keys() or numbers - {number}:
         shapes = ", ".join(f"{name} {values.shape}" for name, values in outputs.items())
         expected = f"expected the outputs {', '.join(description.outputs)} of {number} classes, as it says"
@@ -78,6 +79,11 @@ class ExportedPredictor(ObjectPredictor):
         where = (description.value_range, engine.name, engine.place)
         super().__init__(description.classes, description.input_hw, *where, score_threshold)
         self.engine, self.description = engine, description
+
+    @property
+    def input_step(self) -> int | None:
+        """The coarsest stride of all detectors, of a network that takes any size."""
+        return 32 if self.description.any_size else None
 
     def _predict(self, images: list[UInt8Array]) -> list[Detections]:
         stacked, letterboxes = preprocess(images, self.input_hw)
