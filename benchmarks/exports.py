@@ -29,7 +29,8 @@ from detseg.config.load import config_from_dict
 from detseg.data.build import Split, resolve_data
 from detseg.evaluation.run import evaluation_config, open_split_for
 from detseg.export.files import ProgramEngine
-from detseg.export.run import PRECISIONS, SUFFIX, Format, Precision, certificate_of, export_checkpoint
+from detseg.export.options import PRECISIONS, SUFFIX, Format, Precision
+from detseg.export.run import certificate_of, export_checkpoint
 from detseg.messages import one_line
 from detseg.predict import ImagePredictor, load_predictor
 from detseg.predict.runtime.description import Description

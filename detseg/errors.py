@@ -83,6 +83,16 @@ def require_tuning_extra(what: str) -> None:
     _require(what, (*_TRAINING, "optuna"), "tune")
 
 
+def require_export_extra(what: str, packages: Sequence[str]) -> None:
+    """The same for those of the extra ``train`` and more ``packages``, which the extra ``export`` has."""
+    _require(what, (*_TRAINING, *packages), "export")
+
+
+def require_torch_extra(what: str) -> None:
+    """The same for those of the extra ``torch``."""
+    _require(what, ("torch", "torchvision", "timm", "safetensors"), "torch")
+
+
 def require_serving_extra(what: str) -> None:
     """The same for those of the extra ``serve``."""
     _require(what, ("starlette", "uvicorn", "prometheus_client"), "serve")

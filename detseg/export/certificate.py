@@ -151,7 +151,7 @@ def certify(
         len(dataset),
         _changes(*evaluators),
         (_latency_ms(original, paths), _latency_ms(exported, paths)),
-        **(drift.of_detections() if isinstance(original, ObjectPredictor) else drift.of_maps()),
+        **drift.numbers(),
     )
 
 
@@ -232,13 +232,13 @@ class _Drift:
                 self._masks = min(overlap, 1.0 if self._masks is None else self._masks)
         self._unmatched += len(one) + len(other) - 2 * matched
 
-    def of_detections(self) -> dict[str, Any]:
+    def numbers(self) -> dict[str, Any]:
+        """Those that a certificate has of such results."""
+        if self._pixels:
+            return {"changed_pixels": self._changed / self._pixels}
         return {
             "box_error": self._boxes,
             "score_drift": self._scores,
             "mask_iou": self._masks,
             "unmatched": self._unmatched,
         }
-
-    def of_maps(self) -> dict[str, Any]:
-        return {"changed_pixels": self._changed / max(self._pixels, 1)}

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from detseg.export.networks import network_of, with_fixed_padding
+from detseg.models.yolo.detector import YoloDetector
 from detseg.predict.runtime.description import KEY, Description
 from detseg.predict.runtime.engines import Outputs
 from detseg.structures import Float32Array
@@ -23,7 +25,7 @@ _MOST_IMAGES, _MOST_CELLS = 4096, 1024  # bounds of what is dynamic, which the e
 
 def export_program(model: nn.Module, description: Description) -> torch.export.ExportedProgram:
     """The network as a program of ``torch.export``; ``model``: folded, on the CPU, in evaluation mode."""
-    network, _ = network_of(with_fixed_padding(model) if description.any_size else model)
+    network = network_of(with_fixed_padding(model) if description.any_size else model)
     stride = description.stride
     # Two images, since the exporter takes a size of 1 for a constant.
     example = torch.zeros(description.batch or 2, 3, *network_hw(description))
@@ -65,7 +67,7 @@ class ProgramEngine:
         extra_files = {KEY: ""}
         self._network = torch.export.load(path, extra_files=extra_files).module()
         self.metadata: Mapping[str, str] = extra_files
-        self._outputs = _output_names(Description.from_metadata(extra_files, str(path)))
+        self._outputs = Description.from_metadata(extra_files, str(path)).outputs
 
     @torch.no_grad()
     def __call__(self, images: Float32Array, score_threshold: float | None = None) -> Outputs:
@@ -73,13 +75,6 @@ class ProgramEngine:
         found = self._network(torch.from_numpy(images))
         found = (found,) if isinstance(found, torch.Tensor) else found
         return {name: values.numpy() for name, values in zip(self._outputs, found, strict=True)}
-
-
-def _output_names(description: Description) -> tuple[str, ...]:
-    if description.task == "semantic":
-        return ("logits",)
-    labels = ("labels",) if description.nms else ()
-    return ("boxes", "scores", *labels, *(("masks", "regions") if description.task == "instance" else ()))
 
 
 def onnx_model(model: nn.Module, description: Description) -> Any:
@@ -90,7 +85,8 @@ def onnx_model(model: nn.Module, description: Description) -> Any:
     """
     import onnx
 
-    names = network_of(model)[1]
+    append_nms = isinstance(model, YoloDetector) and description.nms
+    names = replace(description, nms=False).outputs if append_nms else description.outputs
     program = export_program(model, description)
     with _quiet():
         exported = torch.onnx.export(
@@ -104,7 +100,7 @@ def onnx_model(model: nn.Module, description: Description) -> Any:
         )
     assert exported is not None
     proto = exported.model_proto
-    if description.nms and "labels" not in names:
+    if append_nms:
         _append_nms(proto.graph, description)
     onnx.helper.set_model_props(proto, {KEY: description.to_json(), "classes": ", ".join(description.classes.names)})
     proto.producer_name = "detseg"

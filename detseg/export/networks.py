@@ -73,6 +73,10 @@ class RCNNDetections(nn.Module):
         found = [torch.cat(column) for column in zip(*kept, strict=True)]
         if not heads.has_masks:
             return tuple(found)
+        # The masks of the best alone, as the model; a slice would have the exporter guess how many there are.
+        rank = found[1].argsort(descending=True).argsort()
+        best = torch.nonzero(rank < heads.max_detections)[:, 0]
+        found = [column[best] for column in found]
         own_boxes, _, labels = found
         mask_pool, head, predictor = (
             cast(Any, part) for part in (heads.mask_pool, heads.mask_head, heads.mask_predictor)
@@ -123,14 +127,11 @@ def pooled(pool: MultiScaleRoIAlign, features: list[Tensor], boxes: Tensor, scal
     return found
 
 
-def network_of(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """The network of an export of a model, and the names of its outputs; of YOLO without NMS."""
+def network_of(model: nn.Module) -> nn.Module:
+    """The network of an export of a model, whose outputs are those of its ``Description``; of YOLO without NMS."""
     if isinstance(model, YoloDetector):
-        return YoloCandidates(model).eval(), ("boxes", "scores")
-    if isinstance(model, RCNNDetector):
-        masks = ("masks", "regions") if model.roi_heads.has_masks else ()
-        return RCNNDetections(model).eval(), ("boxes", "scores", "labels", *masks)
-    return model.eval(), ("logits",)
+        return YoloCandidates(model).eval()
+    return RCNNDetections(model).eval() if isinstance(model, RCNNDetector) else model.eval()
 
 
 def with_fixed_padding(model: nn.Module) -> nn.Module:

@@ -7,12 +7,10 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,13 +18,15 @@ from torch import nn
 
 from detseg.atomic_write import check_writable, write_text
 from detseg.checkpoint import ModelCheckpoint, run_checkpoint, run_dir_of
-from detseg.checkpoint.provenance import read_run_file
+from detseg.checkpoint.provenance import machine, read_run_file
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.build import Split, resolve_data
-from detseg.errors import ConfigError, DetsegError, MissingExtraError
+from detseg.data.datasets.fingerprint import fingerprint
+from detseg.errors import ConfigError, DetsegError
 from detseg.evaluation.run import evaluation_config, open_split_for
 from detseg.export.certificate import Certificate, certify, has_truth
 from detseg.export.files import ProgramEngine, network_hw, onnx_model, write_openvino, write_program
+from detseg.export.options import SUFFIX, Format, Precision, check_options, packages
 from detseg.factory import load_model
 from detseg.messages import console, messages_on_console
 from detseg.models.acceleration import fuse
@@ -36,24 +36,10 @@ from detseg.predict import load_predictor
 from detseg.predict.interface import preprocess
 from detseg.predict.runtime.description import Description
 from detseg.predict.runtime.engines import Engine, open_engine
-from detseg.predict.runtime.predictor import ExportedPredictor, ExportedSegmentationPredictor, as_floats
+from detseg.predict.runtime.predictor import as_floats, predictor_of
 from detseg.tasks import AnyDataset, kind_of
 
 logger = logging.getLogger("detseg")
-
-Format = Literal["onnx", "openvino", "torch"]
-Precision = Literal["fp32", "fp16", "int8"]
-SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-PRECISIONS: dict[Format, tuple[Precision, ...]] = {
-    "onnx": ("fp32",),
-    "openvino": ("fp32", "fp16", "int8"),
-    "torch": ("fp32",),
-}
-_PACKAGES: dict[Format, tuple[str, ...]] = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
-    "torch": (),
-}
 
 
 class ExportError(DetsegError):
@@ -84,7 +70,7 @@ def export_checkpoint(
         precision: ``fp16`` and ``int8`` of OpenVINO alone.
         static_hw: take one image of this size at a time alone; None: images of the run's size, as many as come, of
             R-CNN one at a time.
-        any_size: of a segmentation model: take images of any size.
+        any_size: of YOLO and segmentation models: take images of any size, in multiples of the stride.
         nms: of YOLO: whether NMS is inside the file; it always is of R-CNN, and never in a program of YOLO.
         split: the images of the comparison, and of the calibration for ``int8`` (its first ``num_calibration``).
         overrides: of ``data`` and ``evaluation``.
@@ -98,7 +84,7 @@ def export_checkpoint(
         ExportError: more than ``tolerance`` is lost; no file is written but the certificate, as ``.failed.json``.
         DetsegError: the format cannot hold this, a package is missing, or the data.
     """
-    _check(form, precision)
+    check_options(form, precision, out)
     model, trained, contents = load_model(checkpoint)
     if not isinstance(model, YoloDetector | RCNNDetector) and kind_of(trained.model).finds_objects:
         raise ConfigError(f"{checkpoint}: a module of your own cannot be exported; see torch.onnx.export")
@@ -109,17 +95,25 @@ def export_checkpoint(
     precise = run_checkpoint(checkpoint)
     path = _place(out, precise, form, _options(precision, static_hw, any_size, nms))
     folded = fuse(model, "cpu")
-    description = describe(folded, config, contents, precise, static_hw, nms, any_size)
-    if form == "torch" and isinstance(model, YoloDetector):
-        description = replace(description, nms=False)
+    description = describe(folded, config, contents, precise, form, precision, static_hw, nms, any_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.info(f"exporting {checkpoint} as {form}, {precision}")
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         draft = Path(folder) / path.name
-        _write(folded, replace(description, precision=precision), form, draft, dataset, num_calibration)
+        _write(folded, description, form, draft, dataset, num_calibration)
         found = _certified(draft, form, precise, config, dataset)
-        _judge(draft, path, found, precise, split, tolerance)
+        origin: dict[str, Any] = {"file": path.name, "checkpoint": str(precise), "format": form, "precision": precision}
+        origin |= {"split": split, "overrides": list(overrides), "data": fingerprint(dataset)}
+        _judge(draft, path, found, origin | _where(form, precision), tolerance)
     return path
+
+
+def _where(form: Format, precision: Precision) -> dict[str, Any]:
+    """What the numbers and times of a certificate depend on besides model and data."""
+    here = machine()
+    versions = {name: version(name) for name in ("torch", *packages(form, precision))}
+    where = {"processor": here["processor"], "instructions": here["instructions"], "threads": torch.get_num_threads()}
+    return where | {"packages": versions}
 
 
 def _options(precision: Precision, static_hw: tuple[int, int] | None, any_size: bool, nms: bool) -> str:
@@ -131,8 +125,6 @@ def _options(precision: Precision, static_hw: tuple[int, int] | None, any_size: 
 
 def _place(out: Path | None, checkpoint: Path, form: Format, options: str) -> Path:
     path = out or run_dir_of(checkpoint) / "export" / f"{checkpoint.stem}{options}{SUFFIX[form]}"
-    if path.suffix != SUFFIX[form]:
-        raise ConfigError(f"--out {path}: expected a name that ends in {SUFFIX[form]}, by which it is recognised")
     check_writable(path.parent, "--out")
     return path
 
@@ -142,12 +134,11 @@ def certificate_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _judge(draft: Path, path: Path, found: Certificate, checkpoint: Path, split: Split, tolerance: float) -> None:
+def _judge(draft: Path, path: Path, found: Certificate, origin: Mapping[str, Any], tolerance: float) -> None:
     """Say the certificate, and put the export and it in their place; ExportError where too much is lost."""
     certificate, failed = certificate_of(path), path.with_name(f"{path.name}.failed.json")
-    origin = {"file": path.name, "checkpoint": str(checkpoint), "split": split, "tolerance": tolerance}
     size = sum(file.stat().st_size for file in _files(draft))
-    text = json.dumps({**origin, "bytes": size, **found.to_dict()}, indent=1)
+    text = json.dumps({**origin, "tolerance": tolerance, "bytes": size, **found.to_dict()}, indent=1)
     console.print(found.table())
     for line in found.lines():
         logger.info(line)
@@ -169,24 +160,27 @@ def describe(
     config: ExperimentConfig,
     contents: ModelCheckpoint,
     checkpoint: Path,
-    static_hw: tuple[int, int] | None = None,
-    nms: bool = True,
-    any_size: bool = False,
+    form: Format,
+    precision: Precision,
+    static_hw: tuple[int, int] | None,
+    nms: bool,
+    any_size: bool,
 ) -> Description:
     """What a file says of a model; arguments as of ``export_checkpoint``. ConfigError: a size that it does not take."""
     kind, parts = kind_of(config.model), cast(Any, model)
     task: Any = "instance" if kind.finds_masks else "detection" if kind.finds_objects else "semantic"
     stride = int(max(parts.neck.strides) if kind.finds_objects else parts.stride)
     hw = static_hw or config.data.input_hw
-    if any_size and (static_hw or task != "semantic"):
-        raise ConfigError("--any-size: is for segmentation models, without --static; leave it out")
+    if any_size and (static_hw or isinstance(model, RCNNDetector)):
+        raise ConfigError("--any-size: is for YOLO and segmentation models, without --static; leave it out")
     if not nms and not isinstance(model, YoloDetector):
         raise ConfigError(f"--without-nms: is for YOLO, this is a {config.model.name}; leave it out")
     if static_hw and any(side < stride or side % stride for side in hw):
         raise ConfigError(f"--static {hw[0]} {hw[1]}: expected multiples of {stride}, the model's coarsest stride")
     limits: dict[str, Any] = {}
     if isinstance(model, YoloDetector):
-        limits = {"nms": nms, "score_threshold": model.score_threshold, "nms_iou": model.nms_iou}
+        inside = nms and form != "torch"
+        limits = {"nms": inside, "score_threshold": model.score_threshold, "nms_iou": model.nms_iou}
         limits["max_detections"] = model.max_detections
     elif isinstance(model, RCNNDetector):
         heads = model.roi_heads
@@ -202,6 +196,7 @@ def describe(
         stride=stride,
         padding=tuple(parts.normalize.mean.flatten().tolist()),
         value_range=config.data.value_range,
+        precision=precision,
         origin=_origin(contents, checkpoint),
         **limits,
     )
@@ -216,15 +211,6 @@ def _origin(contents: ModelCheckpoint, checkpoint: Path) -> dict[str, Any]:
         "epoch": contents.epoch,
         "data": starts[-1].get("data") if starts else None,
     }
-
-
-def _check(form: Format, precision: Precision) -> None:
-    if precision not in PRECISIONS[form]:
-        able = ", ".join(name for name, precisions in PRECISIONS.items() if precision in precisions)
-        raise ConfigError(f"--precision {precision}: --format {form} has no such; take --format {able}")
-    needed = (*_PACKAGES[form], *(("nncf",) if precision == "int8" else ()))
-    if missing := [name for name in needed if find_spec(name) is None]:
-        raise MissingExtraError(f'--format {form} needs {", ".join(missing)}: pip install "detseg[export]"')
 
 
 def _write(
@@ -254,9 +240,7 @@ def _certified(
     read = Description.from_metadata(engine.metadata, str(path))  # as whoever loads the file will
     original: Any = load_predictor(checkpoint, "cpu", 0.0 if kind.finds_objects else None)
     original.input_hw = read.input_hw
-    exported: Any = (
-        ExportedPredictor(engine, read, 0.0) if kind.finds_objects else ExportedSegmentationPredictor(engine, read)
-    )
+    exported: Any = predictor_of(engine, read, 0.0)
     evaluators: Any = tuple(kind.evaluator(read.classes, config.evaluation) for _ in range(2))
     return certify(original, exported, dataset, evaluators)
 

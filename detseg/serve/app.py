@@ -7,7 +7,7 @@ import hmac
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -95,13 +95,16 @@ class Service:
         self._check_key(request)
         if self._num_requests >= self.settings.max_queue:
             raise ServiceError(503, f"{self.settings.max_queue} requests are waiting; try again in a second")
-        self._num_requests += 1
-        self.metrics.queue.inc()
+        self._count(1)
         try:
-            return await self._predict(request)
-        finally:
-            self._num_requests -= 1
-            self.metrics.queue.dec()
+            return _WholeAnswer(await self._predict(request), lambda: self._count(-1))
+        except BaseException:
+            self._count(-1)
+            raise
+
+    def _count(self, number: int) -> None:
+        self._num_requests += number
+        self.metrics.queue.inc(number)
 
     async def _predict(self, request: Request) -> Response:
         json_body, given = is_json(request), dict[str, Any](request.query_params)
@@ -221,12 +224,29 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
             task.cancel()
 
 
+class _WholeAnswer(Response):
+    """An answer that tells ``on_sent`` when all of it is sent: until then its request is in the queue, so that answers
+    which nobody reads are bounded, too."""
+
+    def __init__(self, answer: Response, on_sent: Callable[[], object]) -> None:
+        super().__init__(answer.body, answer.status_code, media_type=answer.media_type)
+        self._on_sent = on_sent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})  # the server takes it when the rest is sent
+        finally:
+            self._on_sent()
+
+
 class _ErrorResponse(JSONResponse):
     """``{"error": ...}``. What was not read of the request's body is thrown away for a while before the connection
     closes: with unread bytes it would be reset, and many a client would not see the answer."""
 
-    def __init__(self, request: Request, status: int, message: str) -> None:
-        headers = {503: {"retry-after": "1"}, 401: {"www-authenticate": "Bearer"}}.get(status, {})
+    def __init__(self, request: Request, status: int, message: str, more: Mapping[str, str] | None = None) -> None:
+        headers = {503: {"retry-after": "1"}, 401: {"www-authenticate": "Bearer"}}.get(status, {}) | dict(more or {})
         unread = request.method not in ("GET", "HEAD") and getattr(request.state, "unread", True)
         super().__init__({"error": printable(message)}, status, headers | ({"connection": "close"} if unread else {}))
         # Who asked whether to send the body will not send it now.
@@ -257,7 +277,7 @@ async def _on_error(request: Request, error: ServiceError) -> Response:
 async def _on_http_error(request: Request, error: HTTPException) -> Response:
     """Of Starlette: no such path (404), or not with this method (405)."""
     what = f"{request.method} {request.url.path}: {error.detail}; GET /docs lists the operations"
-    return _ErrorResponse(request, error.status_code, what)
+    return _ErrorResponse(request, error.status_code, what, error.headers)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -13,6 +13,7 @@ from detseg.draw import Color, class_colors
 from detseg.draw.classes import told_apart
 from detseg.errors import ConfigError
 from detseg.predict import load_predictor
+from detseg.predict.interface import ObjectPredictor
 from detseg.serve.settings import ServiceSettings
 
 _NUM_SHADES = 6
@@ -33,7 +34,7 @@ class ServedModel:
     @property
     def finds_objects(self) -> bool:
         """Whether its results are ``Detections``; else they are ``SegmentationMap``."""
-        return hasattr(self.predictor, "score_threshold")
+        return isinstance(self.predictor, ObjectPredictor)
 
     def describe(self) -> dict[str, Any]:
         """For a client: name, task, classes with the colours that pictures show them in, and of each class those of
@@ -62,7 +63,7 @@ def open_models(paths: Sequence[Path], settings: ServiceSettings) -> list[Served
     models: dict[str, ServedModel] = {}
     for path in paths:
         predictor: Any = load_predictor(path, settings.device)
-        if hasattr(predictor, "score_threshold"):
+        if isinstance(predictor, ObjectPredictor):
             predictor.score_threshold = settings.min_score
         name = own = _name_of(path)
         number = 2

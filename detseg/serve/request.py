@@ -17,7 +17,7 @@ from detseg.data.images.read import ImageBytes, read_image
 from detseg.errors import DataError, ImageSizeError
 from detseg.messages import listed, one_line, shown
 from detseg.serve.models import ServedModel
-from detseg.serve.settings import MIB, ServiceError, ServiceSettings
+from detseg.serve.settings import ServiceError, ServiceSettings
 from detseg.structures import SCORE_THRESHOLD, UInt8Array
 
 FORMATS = ("json", "image", "decoded")
@@ -62,7 +62,7 @@ async def read_body(request: Request, settings: ServiceSettings) -> bytes:
 
 
 def _mib(number: int) -> str:
-    return f"{math.ceil(10 * number / MIB) / 10:g} MiB"
+    return f"{math.ceil(10 * number / (1 << 20)) / 10:g} MiB"
 
 
 def parse_json(body: bytes) -> tuple[bytes, dict[str, Any]]:
@@ -73,8 +73,10 @@ def parse_json(body: bytes) -> tuple[bytes, dict[str, Any]]:
         raise ServiceError(400, f"the body is not JSON: {one_line(error)}") from None
     if not isinstance(content, dict) or not isinstance(content.get("image"), str):
         raise ServiceError(400, 'expected a JSON object with the key "image", its value a text in base64')
+    text = content.pop("image")
+    text = text.partition(",")[2] if text.startswith("data:") else text  # of a data URL
     try:
-        data = base64.b64decode(content.pop("image"), validate=True)
+        data = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ServiceError(400, f'"image" is not base64: {one_line(error)}') from None
     return data, content
@@ -123,7 +125,7 @@ class Options:
             model,
             _score(given["score"], model, min_score) if "score" in given else default,
             _classes(given.get("classes"), model),
-            _one_of(given, "masks", {"false": False, "true": True}),
+            _boolean(given, "masks"),
             _one_of(given, "format", {name: name for name in FORMATS}),
         )
 
@@ -131,10 +133,18 @@ class Options:
 def _one_of(given: Mapping[str, Any], key: str, choices: Mapping[str, Any]) -> Any:
     """What a word stands for; without one, the first."""
     value = given.get(key, next(iter(choices)))
-    word = json.dumps(value) if isinstance(value, bool) else value
-    if not isinstance(word, str) or word not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ServiceError(400, f"{key}: expected {listed(list(choices))}, got {shown(value)}")
-    return choices[word]
+    return choices[value]
+
+
+def _boolean(given: Mapping[str, Any], key: str) -> bool:
+    """Of words and numbers, as languages write them."""
+    value = given.get(key, False)
+    word = str(value).lower()
+    if word not in ("false", "0", "true", "1"):
+        raise ServiceError(400, f"{key}: expected false, true, got {shown(value)}")
+    return word in ("true", "1")
 
 
 def _score(value: Any, model: ServedModel, min_score: float) -> float:

@@ -6,9 +6,12 @@ import asyncio
 import ipaddress
 import json
 import logging
+import math
 import os
 import socket
+import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,13 +26,18 @@ from uvicorn.supervisors import Multiprocess
 
 from detseg.errors import ConfigError, DetsegError
 from detseg.serve.app import create_app
+from detseg.serve.metrics import forget_process
 from detseg.serve.models import open_models
 from detseg.serve.settings import ServiceSettings
 
 logger = logging.getLogger("detseg")
 
 HEADER_SECONDS = 10.0
-"""In which the head of a request must have arrived."""
+"""In which the head of a request must have arrived, and the body of one that was answered without it."""
+
+_BACKLOG = 128  # connections that the system queues, and that asyncio accepts at a time
+_DESCRIPTORS = 64  # for all that is not a connection
+_MOST_DEATHS, _DEATHS_SECONDS = 5, 60.0  # of workers, before the service gives up
 
 
 def serve(
@@ -63,16 +71,20 @@ def serve(
             workers.run()
             if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
                 raise ConfigError("a worker cannot start, see above; the service has stopped")
+            if workers.died_too_often:
+                what = f"workers ended {_MOST_DEATHS} times within a minute (out of memory?)"
+                raise ConfigError(f"{what}; the service has stopped")
 
 
 def server_config(app: Any, settings: ServiceSettings, factory: bool = False) -> Config:
     """uvicorn's settings for an application, or for what makes one (``factory``)."""
-    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)  # the same one is added once
+    _filter_logs()
+    protocol: Any = partial(HttpProtocol, settings=settings)
     return Config(
         app,
         factory=factory,
         workers=settings.workers,
-        http=HttpProtocol,
+        http=protocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -80,14 +92,46 @@ def server_config(app: Any, settings: ServiceSettings, factory: bool = False) ->
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        backlog=_BACKLOG,
         timeout_graceful_shutdown=round(2 * settings.timeout + HEADER_SECONDS),
         timeout_worker_healthcheck=60,  # a worker that imports torch does not answer for seconds
     )
 
 
+def most_connections(settings: ServiceSettings) -> int:
+    """How many connections a process keeps: several for each request that it answers at a time, since clients leave
+    some idle, but no more than the system gives descriptors for."""
+    wanted = 4 * settings.max_queue + 256
+    if sys.platform == "win32":
+        return wanted
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if soft == resource.RLIM_INFINITY else max(min(wanted, soft - _DESCRIPTORS), 1)
+
+
 class _Workers(Multiprocess):
-    """uvicorn's processes; the socket is closed here, too, when they are told to stop: while it is open in one process
-    the system goes on queueing connections, which nobody accepts."""
+    """uvicorn's processes.
+
+    The socket is closed here, too, when they are told to stop: while it is open in one process the system goes on
+    queueing connections, which nobody accepts.
+    """
+
+    def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self.died_too_often = False
+        self._deaths: deque[float] = deque(maxlen=_MOST_DEATHS)
+
+    def keep_subprocess_alive(self) -> None:
+        """Start again what has died, but not for ever."""
+        before = list(self.processes)
+        super().keep_subprocess_alive()
+        for process in set(before) - set(self.processes):
+            forget_process(process.pid)
+            self._deaths.append(time.monotonic())
+        if len(self._deaths) == _MOST_DEATHS and self._deaths[-1] - self._deaths[0] < _DEATHS_SECONDS:
+            self.died_too_often = True
+            self.should_exit.set()
 
     def terminate_all(self) -> None:
         """Tell all to stop."""
@@ -97,44 +141,69 @@ class _Workers(Multiprocess):
 
 
 class HttpProtocol(H11Protocol):
-    """uvicorn's protocol, whose errors are JSON, and which closes a connection when the head of a request takes longer
-    than ``HEADER_SECONDS``: uvicorn itself would wait for ever."""
+    """uvicorn's protocol, whose errors are JSON, and which bounds what uvicorn itself leaves open for ever: connections
+    (503 for more than ``most_connections``), the time for the head of a request, and for the body of one that was
+    answered without it (``HEADER_SECONDS``), and the time for a client to read its answer (``settings.timeout``).
 
-    _head_is_due: asyncio.TimerHandle | None = None
+    Args:
+        settings: of the service; the others are uvicorn's.
+    """
+
+    def __init__(self, *arguments: Any, settings: ServiceSettings, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._settings = settings
+        self._request_is_due: asyncio.TimerHandle | None = None
+        self._reading_is_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """The head of the first request is due."""
         super().connection_made(transport)
-        self._watch_head()
+        transport.set_write_buffer_limits(high=0)  # so that writing is paused while anything is unsent
+        if len(self.connections) > most_connections(self._settings):
+            self._refuse(503, "Service Unavailable", "there are too many connections; try again in a second")
+        self._watch_request()
 
     def data_received(self, data: bytes) -> None:
         """A part of a request, or the beginning of the next one, whose head is then due."""
         super().data_received(data)
-        self._watch_head()
+        self._watch_request()
+
+    def pause_writing(self) -> None:
+        """The system takes no more of the answer, since the client does not read."""
+        super().pause_writing()
+        self._reading_is_due = self.loop.call_later(self._settings.timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """All is sent."""
+        super().resume_writing()
+        _cancel(self._reading_is_due)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is due any more."""
-        self._stop_watching()
+        _cancel(self._request_is_due)
+        _cancel(self._reading_is_due)
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
         """A request that is not HTTP."""
         self._refuse(400, "Bad Request", msg.rstrip("."))
 
-    def _watch_head(self) -> None:
-        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
-            self._stop_watching()
-        elif self._head_is_due is None:
-            self._head_is_due = self.loop.call_later(HEADER_SECONDS, self._on_head_too_late)
+    def _waits(self) -> bool:
+        """Whether all was answered, and what comes next is a request, or the rest of one that nobody will read."""
+        answered = self.cycle is not None and self.cycle.response_complete
+        state = self.conn.their_state
+        return not self.transport.is_closing() and (state is h11.IDLE or (answered and state is h11.SEND_BODY))
 
-    def _stop_watching(self) -> None:
-        if self._head_is_due is not None:
-            self._head_is_due.cancel()
-            self._head_is_due = None
+    def _watch_request(self) -> None:
+        if not self._waits():
+            _cancel(self._request_is_due)
+            self._request_is_due = None
+        elif self._request_is_due is None:
+            self._request_is_due = self.loop.call_later(HEADER_SECONDS, self._on_request_too_late)
 
-    def _on_head_too_late(self) -> None:
-        self._head_is_due = None
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+    def _on_request_too_late(self) -> None:
+        self._request_is_due = None
+        if self._waits():
             self._refuse(408, "Request Timeout", f"no request arrived within {HEADER_SECONDS:g} s")
 
     def _refuse(self, status: int, reason: str, message: str) -> None:
@@ -144,6 +213,17 @@ class HttpProtocol(H11Protocol):
         self.transport.close()
 
 
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def _filter_logs() -> None:
+    """In each process; the same filter is added once."""
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
+    logging.getLogger("asyncio").addFilter(_NO_DESCRIPTORS)
+
+
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
     """A second Ctrl-C cancels requests and lifespan, which is no error of theirs; of the lifespan the traceback is the
     message."""
@@ -151,7 +231,27 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
     return not is_raised and "CancelledError" not in record.getMessage()
 
 
+class _NoDescriptors(logging.Filter):
+    """Without descriptors asyncio says so for each connection that waits, every second, with a traceback: 400 MB a
+    minute. One line a minute is enough."""
+
+    _last = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be seen."""
+        if not record.getMessage().startswith("socket.accept() out of system resource"):
+            return True
+        record.msg, record.args, record.exc_info = "error: no file descriptors are left; see ulimit -n", (), None
+        is_new = time.monotonic() > self._last + 60
+        self._last = time.monotonic() if is_new else self._last
+        return is_new
+
+
+_NO_DESCRIPTORS = _NoDescriptors()
+
+
 def _application(paths: Sequence[Path], settings: ServiceSettings, samples: Sequence[Path]) -> Starlette:
+    _filter_logs()
     try:
         return create_app(open_models(paths, settings), settings, samples)
     except DetsegError as error:  # as if a file has gone since: uvicorn stops all, where it would try for ever

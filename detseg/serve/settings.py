@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from detseg.errors import ConfigError
-
-MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -21,8 +19,8 @@ class ServiceSettings:
         max_wait_ms: how long an image waits for others that are being decoded.
         max_queue: requests that are read or answered at a time; what comes on top gets 503.
         timeout: seconds for a request to arrive, and then for its answer.
-        max_bytes: of the body of a request.
-        max_pixels: of an image.
+        max_mb: size of the body of a request, MiB.
+        max_megapixels: size of an image, millions of pixels.
         min_score: of detectors: what scores less is never answered; the page's slider begins here.
         api_key: what ``Authorization: Bearer`` must give; None: nothing is asked for.
 
@@ -38,8 +36,8 @@ class ServiceSettings:
     max_wait_ms: float = 5.0
     max_queue: int = 64
     timeout: float = 30.0
-    max_bytes: int = 20 * MIB
-    max_pixels: int = 50_000_000
+    max_mb: float = 20.0
+    max_megapixels: float = 50.0
     min_score: float = 0.05
     api_key: str | None = None
 
@@ -50,6 +48,16 @@ class ServiceSettings:
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
             raise ConfigError("the API key: expected ASCII letters, digits or signs on one line, and at least one")
 
+    @property
+    def max_bytes(self) -> int:
+        """``max_mb`` in bytes."""
+        return round(self.max_mb * 2**20)
+
+    @property
+    def max_pixels(self) -> int:
+        """``max_megapixels`` in pixels."""
+        return round(self.max_megapixels * 1e6)
+
 
 _RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65535),
@@ -58,11 +66,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_wait_ms": (0, 10_000),
     "max_queue": (1, 100_000),
     "timeout": (0.1, 3600),
-    "max_bytes": (1, 1 << 30),
-    "max_pixels": (1, 178_956_970),  # MAX_PIXELS of the reader
+    "max_mb": (0.001, 1024),
+    "max_megapixels": (0.001, 178.95697),  # MAX_PIXELS of the reader
     "min_score": (0, 1),
 }
-assert _RANGES.keys() <= {field.name for field in fields(ServiceSettings)}
 
 
 class ServiceError(Exception):

@@ -176,7 +176,7 @@ def test_the_graph_of_a_two_stage_detector_is_the_detector(
     torch.manual_seed(0)
     model = small_detector(5, masks, output_of_label=output_of_label, max_detections=1000).eval()
     spread_outputs(model)
-    network, names = network_of(model)
+    network, names = network_of(model), ("boxes", "scores", "labels", *(("masks", "regions") if masks else ()))
     for seed in range(3):
         image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
@@ -191,6 +191,10 @@ def test_the_graph_of_a_two_stage_detector_is_the_detector(
         if masks:
             assert expected.grids is not None
             torch.testing.assert_close(outputs["masks"][order], expected.grids.probabilities)
+            model.roi_heads.max_detections = 5
+            few = network(image)[3]
+            model.roi_heads.max_detections = 1000
+            torch.testing.assert_close(few, outputs["masks"][order[:5].sort().values])  # in the order of all
 
 
 def test_nms_outside_and_a_fixed_size(tiny_run: TinyRun, tmp_path: Path) -> None:
@@ -246,6 +250,11 @@ def test_a_certificate(yolo: Path, tiny_run: TinyRun) -> None:
     assert said["box_error"] < 0.01
     assert said["unmatched"] == 0
     assert said["bytes"] == yolo.stat().st_size
+    assert (said["format"], said["precision"], said["split"], said["overrides"]) == ("onnx", "fp32", "val", [])
+    assert said["data"]["images"] == said["num_images"] == 9
+    assert set(said["packages"]) == {"torch", "onnx", "onnxscript", "onnxruntime"}
+    assert said["threads"] == torch.get_num_threads()
+    assert said["instructions"] == torch.backends.cpu.get_cpu_capability()
     assert min(said["latency_ms"]) > 0
 
 
@@ -434,8 +443,9 @@ def test_no_torch_is_needed(
     ("arguments", "line"),
     [
         (["--precision", "int8"], "--precision int8: --format onnx has no such; take --format openvino"),
+        (["--out", "best.pt2"], r"--out best\.pt2: expected a name that ends in \.onnx, by which it is recognised"),
         (["--static", "60", "64"], r"--static 60 64: expected multiples of \d+, the model's coarsest stride"),
-        (["--any-size"], "--any-size: is for segmentation models, without --static; leave it out"),
+        (["--any-size", "--static", "64", "64"], "--any-size: is for YOLO and segmentation models, without --static; "),
         (["--tolerance", "7"], "--tolerance: expected a number from 0 to 1"),
         (["model.name=fcn"], r"only data\.\* and evaluation\.\* can be changed"),
     ],
@@ -471,6 +481,21 @@ def test_an_export_is_no_checkpoint(
     assert error.endswith("yolo.onnx: is an export; give the run, or the checkpoint, that it was made of")
 
 
+DAMAGES: list[tuple[dict[str, Any], str]] = [
+    ({"task": "pose"}, "task: Input should be 'detection'"),
+    ({"input_hw": [-1, 0]}, r"input_hw\.0: Input should be greater than 0"),
+    ({"input_hw": [32, 32]}, "its network does not take images of 32 x 32"),
+    ({"max_detections": "x"}, "max_detections: "),
+    ({"batch": 0}, "batch: "),
+    ({"score_threshold": None}, "score_threshold: "),
+    ({"value_range": "bogus"}, "value_range"),
+    ({"classes": {"names": ["a", "a"]}}, "class names must differ"),
+    ({"colour": 1}, "colour: "),
+    ({"task": "semantic"}, r"expected the outputs logits of 3 classes, as it says, its network has boxes \(\d+, 4\)"),
+    ({"task": "instance"}, "expected the outputs boxes, scores, labels, masks, regions"),
+]
+
+
 def test_files_that_are_no_exports(yolo: Path, tmp_path: Path) -> None:
     import onnx
 
@@ -488,6 +513,12 @@ def test_files_that_are_no_exports(yolo: Path, tmp_path: Path) -> None:
         onnx.helper.set_model_props(model, {name: text})
         onnx.save(model, tmp_path / "changed.onnx")
         with pytest.raises(CheckpointError, match=line):
+            load_predictor(tmp_path / "changed.onnx")
+    for changes, line in DAMAGES:
+        content = json.loads(onnx.load(yolo).metadata_props[0].value) | changes
+        onnx.helper.set_model_props(model, {KEY: json.dumps(content)})
+        onnx.save(model, tmp_path / "changed.onnx")
+        with pytest.raises(CheckpointError, match=rf"changed\.onnx: .*damaged.*{line}"):
             load_predictor(tmp_path / "changed.onnx")
     with pytest.raises(ConfigError, match="device: expected auto, cpu"):
         load_predictor(yolo, "mps")

@@ -3,7 +3,7 @@ wrote, give the numbers of the checkpoint's predictor."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,22 @@ def test_a_yolo_of_each_scheme_finds_the_same(yolo: Exported) -> None:
         np.testing.assert_array_equal(other.labels, one.labels)
         np.testing.assert_allclose(other.boxes, one.boxes, atol=0.01)
         np.testing.assert_allclose(other.scores, one.scores, atol=1e-4)
+
+
+def test_a_yolo_of_each_scheme_takes_any_size(yolo: Exported, tmp_path: Path) -> None:
+    description = replace(yolo.description, batch=None, any_size=True)
+    write_program(yolo.model, description, tmp_path / "any.pt2")
+    original = Predictor(yolo.model, CLASSES, (64, 64), score_threshold=THRESHOLD)
+    exported = ExportedPredictor(ProgramEngine(tmp_path / "any.pt2"), description, THRESHOLD)
+    exported.input_hw = (64, 64)
+    for scale in (0.5, 2):
+        expected = original.scaled(scale)(IMAGES)
+        assert sum(map(len, expected)) >= 5
+        for one, other in zip(expected, exported.scaled(scale)(IMAGES, 3), strict=True):
+            np.testing.assert_allclose(other.scores, one.scores, atol=1e-4)
+            assert sorted(other.labels.tolist()) == sorted(one.labels.tolist())
+            for box in one.boxes:  # of equal scores in any order
+                assert abs(other.boxes - box).max(axis=1).min() < 0.01
 
 
 def test_each_segmenter_labels_the_same(segmenter: Exported) -> None:

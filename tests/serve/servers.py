@@ -22,12 +22,20 @@ from detseg.serve.settings import ServiceSettings
 
 @contextmanager
 def running(
-    models: Sequence[ServedModel], settings: ServiceSettings | None = None, samples: Sequence[Path] = ()
+    models: Sequence[ServedModel],
+    settings: ServiceSettings | None = None,
+    samples: Sequence[Path] = (),
+    send_buffer: int | None = None,
 ) -> Iterator[httpx.Client]:
-    """A client of a service that is ready; when the block is left the service has answered all and ended."""
+    """A client of a service that is ready; when the block is left the service has answered all and ended.
+
+    ``send_buffer``: bytes that the system takes of an answer before its client reads.
+    """
     settings = settings or ServiceSettings()
     server = Server(server_config(create_app(models, settings, samples), settings))
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        if send_buffer is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
         thread.start()
         try:

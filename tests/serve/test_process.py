@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @contextmanager
 def service(
-    *arguments: object, command: str = "serve", folder: Path = ROOT
+    *arguments: object, command: str = "serve", folder: Path = ROOT, descriptors: int | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], httpx.Client, str]]:
-    """The command on a free port, once it is ready, and what it said before."""
+    """The command on a free port, once it is ready, and what it said before; ``descriptors``: the most that it gets."""
     words = [sys.executable, "-m", "detseg", command, *map(str, arguments), "--port", "0", "--device", "cpu"]
+    if descriptors is not None:
+        words = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = subprocess.Popen(words, cwd=folder, env=environment, text=True, **streams)
@@ -127,6 +129,62 @@ def test_several_workers_share_the_port_and_the_numbers(tiny_run: TinyRun) -> No
 
 
 @pytest.mark.processes
+def test_what_idle_clients_can_do_to_a_service(tiny_run: TinyRun) -> None:
+    """With more connections than it has descriptors for: nothing lasts, and the log stays short."""
+    with service(tiny_run.run_dir, descriptors=128) as (process, client, _), ExitStack() as stack:
+        address = (client.base_url.host, client.base_url.port or 0)
+        begun = b"GET /health HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n"
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(address, timeout=5)).sendall(begun)
+        end = time.monotonic() + 30
+        while True:  # whoever connects now is refused, until the others have been quiet for too long
+            try:
+                with httpx.Client(base_url=client.base_url, timeout=5) as other:
+                    if (status := other.get("/health").status_code) == 200:
+                        break
+                    assert status == 503
+            except httpx.HTTPError:
+                pass
+            assert time.monotonic() < end
+            time.sleep(0.5)
+        process.terminate()
+        assert process.wait(30) == 0
+        assert process.stdout is not None
+        said = process.stdout.read().splitlines()
+    assert said in ([], ["error: no file descriptors are left; see ulimit -n"])
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that serve."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_that_die(tiny_run: TinyRun) -> None:
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 100\r\n\r\nabc"
+    with service(tiny_run.run_dir, "--workers", 2) as (process, client, _), ExitStack() as stack:
+        address = (client.base_url.host, client.base_url.port or 0)
+        for _ in range(4):
+            stack.enter_context(socket.create_connection(address, timeout=30)).sendall(head)
+        time.sleep(0.5)
+        for worker in workers_of(process):
+            os.kill(worker, signal.SIGKILL)
+        time.sleep(1.5)
+        with httpx.Client(base_url=client.base_url, timeout=60) as other:  # by those that were started again
+            assert "detseg_queue_length 0.0" in other.get("/metrics").text
+        while process.poll() is None:
+            for worker in workers_of(process):
+                os.kill(worker, signal.SIGKILL)
+            time.sleep(0.1)
+        assert process.returncode == 2
+        assert process.stdout is not None
+        last = process.stdout.read().splitlines()[-1]
+    assert last == "error: workers ended 5 times within a minute (out of memory?); the service has stopped"
+
+
+@pytest.mark.processes
 def test_a_worker_that_cannot_start_ends_the_service(tiny_run: TinyRun, tmp_path: Path) -> None:
     best = shutil.copy(tiny_run.best, tmp_path / "mine.ckpt")
     words = [sys.executable, "-m", "detseg", "serve", str(best), *["--workers", "2", "--port", "0", "--device", "cpu"]]
@@ -152,8 +210,8 @@ def test_a_worker_that_cannot_start_ends_the_service(tiny_run: TinyRun, tmp_path
         (["serve", "nowhere", "--port", "0"], "nowhere: "),
         (["serve", "nowhere", "--port", "0", "--workers", "2"], "nowhere: "),
         (["serve", "x", "--max-batch", "0"], "max_batch: expected 1 to 1024, got 0"),
-        (["serve", "x", "--max-mb", "nan"], "max_bytes: expected 1 to 1.07374e+09, got nan"),
-        (["serve", "x", "--max-megapixels", "inf"], "max_pixels: expected 1 to 1.78957e+08, got inf"),
+        (["serve", "x", "--max-mb", "0"], "max_mb: expected 0.001 to 1024, got 0"),
+        (["serve", "x", "--max-megapixels", "inf"], "max_megapixels: expected 0.001 to 178.957, got inf"),
         (["serve", "x", "--port", "70000"], "port: expected 0 to 65535, got 70000"),
         (["serve", "x", "--api-key-file", "nowhere"], "--api-key-file: nowhere: cannot be read (No such file"),
         (["serve", "x", "--host", "256.0.0.1"], "cannot listen on 256.0.0.1, port 8000: "),
@@ -194,12 +252,23 @@ def test_the_service_imports_nothing_of_the_training() -> None:
     assert done.stdout == "set()\n"
 
 
+def test_the_demo_leaves_other_runs_alone(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    shutil.copy(tiny_run.run_dir / "config.yaml", tmp_path / "runs" / "demo")
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--no-browser"]) == 2
+    assert capsys.readouterr().err == "error: runs/demo is another run; name it, detseg demo runs/demo, or move it\n"
+
+
 @pytest.mark.processes
 def test_the_demo_serves_the_model_that_it_trained_with_samples(tiny_run: TinyRun, tmp_path: Path) -> None:
     shutil.copytree(tiny_run.run_dir, tmp_path / "runs" / "demo")
     rows = tmp_path / "runs" / "demo" / "metrics.csv"
     header = rows.read_text().splitlines()[0]
     rows.write_text("\n".join([header, *["1"] * 40]) + "\n")  # as many epochs as yolo_shapes has
+    shutil.copy(ROOT / "configs" / "yolo_shapes.yaml", tmp_path / "runs" / "demo" / "config.yaml")
     shutil.copytree(tiny_run.data_root / "JPEGImages", tmp_path / "data" / "shapes" / "coco" / "val")
     with service("--no-browser", command="demo", folder=tmp_path) as (process, client, _):
         assert client.get("/models").json()["samples"] == 6

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from PIL import Image
 
 from detseg.errors import ConfigError
 from detseg.predict import Detections, SegmentationMap, load_predictor
+from detseg.predict.interface import ObjectPredictor
 from detseg.serve.models import ServedModel, open_models
 from detseg.serve.settings import ServiceSettings
 from detseg.structures import ClassTable, InstanceMasks
 from tests.serve.servers import ask, raw, running
 from tests.tiny import TinyRun
 
-LIMITS = ServiceSettings(max_bytes=200_000, max_pixels=100_000, timeout=2.0)
+LIMITS = ServiceSettings(max_mb=200_000 / 2**20, max_megapixels=0.1, timeout=2.0)
 
 
 def png(image: Any = None) -> bytes:
@@ -36,18 +38,16 @@ def png(image: Any = None) -> bytes:
     return buffer.getvalue()
 
 
-class FakeDetector:
+class FakeDetector(ObjectPredictor):
     """Finds one object, whose score is the grey of the first pixel / 255; ``gate`` holds it up, grey 13 breaks it."""
 
-    score_threshold = 0.05
-    classes = ClassTable(("cat", "dog"))
-
     def __init__(self) -> None:
+        super().__init__(ClassTable(("cat", "dog")), (8, 8), None, "fake", "cpu", 0.05)
         self.gate = threading.Event()
         self.gate.set()
         self.sizes: list[int] = []
 
-    def __call__(self, images: list[Any], batch_size: int) -> list[Detections]:
+    def __call__(self, images: Any, batch_size: int = 1, **_: Any) -> Any:
         assert self.gate.wait(30)
         self.sizes.append(len(images))
         assert batch_size == len(images)
@@ -66,6 +66,9 @@ class FakeDetector:
             )
             for grey, image in zip(greys, images, strict=True)
         ]
+
+    def _predict(self, images: list[Any]) -> list[Detections]:
+        raise NotImplementedError
 
 
 @pytest.fixture
@@ -129,6 +132,10 @@ def test_json_and_bytes_are_one(service: httpx.Client) -> None:
     content = {"image": base64.b64encode(data).decode(), "score": 0.5, "masks": True, "classes": ["dog"]}
     coded = service.post("/predict", json=content).json()
     assert {**plain, "timing": 0} == {**coded, "timing": 0}
+    lines = base64.encodebytes(data).decode()  # with line breaks
+    for image, masks in ((lines, 1), (f"data:image/png;base64,{content['image']}", "True")):
+        again = service.post("/predict", json={**content, "image": image, "masks": masks}).json()
+        assert {**again, "timing": 0} == {**plain, "timing": 0}
     assert plain["objects"][0]["score"] == pytest.approx(0.8)
     # Column by column, no pixel outside and 24 inside: "0" and 24 = 11000 in two characters of five bits.
     mask = {"size": [4, 6], "counts": "0h0"}
@@ -222,9 +229,9 @@ def test_a_mistake_is_one_line(
 
 def test_paths_and_methods(service: httpx.Client) -> None:
     assert service.get("/nothing").status_code == 404
-    assert service.get("/predict").json() == {
-        "error": "GET /predict: Method Not Allowed; GET /docs lists the operations"
-    }
+    wrong = service.get("/predict")
+    assert wrong.json() == {"error": "GET /predict: Method Not Allowed; GET /docs lists the operations"}
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
     assert service.get("/samples/0").status_code == 404
 
 
@@ -250,6 +257,43 @@ def test_what_does_not_arrive_in_time(service: httpx.Client, monkeypatch: pytest
     assert raw(service, b"\x16\x03\x01 is TLS\r\n\r\n") == (400, '{"error": "Invalid HTTP request received"}')
     whole = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
     assert raw(service, whole, b"GET /hea") == (408, '{"error": "no request arrived within 0.5 s"}')
+    unread = whole.replace(b"x\r\n", b"x\r\ncontent-length: 1000\r\n")  # the answer does not wait for the body
+    assert raw(service, unread, b"a") == (408, '{"error": "no request arrived within 0.5 s"}')
+
+
+def test_connections_are_bounded(service: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = (service.base_url.host, service.base_url.port or 0)
+    monkeypatch.setattr("detseg.serve.server.most_connections", lambda _: 3)
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(3)]
+        too_many = (503, '{"error": "there are too many connections; try again in a second"}')
+        assert raw(service) == too_many
+        silent[0].close()
+        time.sleep(0.1)
+        assert silent[1].send(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert silent[1].recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_answer_that_nobody_reads(detector: FakeDetector) -> None:
+    """It has its place in the queue until the system has taken all of it, or the time is over."""
+    settings, image = ServiceSettings(timeout=1.5, max_queue=1), png(np.tile(NOISE, (6, 6, 1)))
+    head = b"POST /predict?format=image HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n"
+    with running([ServedModel("fake", detector)], settings, send_buffer=4096) as client, socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect((client.base_url.host, client.base_url.port or 0))
+        deaf.sendall(head + b"content-length: %d\r\n\r\n" % len(image) + image)
+        assert deaf.recv(10)  # the answer begins
+        assert ask(client, png()).status_code == 503
+        end = time.monotonic() + 20
+        while ask(client, png()).status_code == 503:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        deaf.settimeout(5)
+        received = b""
+        while part := deaf.recv(1 << 16):
+            received += part
+        assert not received.endswith(b"\xff\xd9")  # which ends a JPEG: the rest was thrown away
+        assert "detseg_queue_length 0.0" in client.get("/metrics").text
 
 
 def test_a_client_that_goes_away_leaves_nothing(service: httpx.Client) -> None:

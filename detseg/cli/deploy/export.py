@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.cli.tool import CHECKPOINT, ToolParser, score
-from detseg.errors import require_training_extra
+from detseg.export.options import check_options
 
 
 def export(argv: Sequence[str]) -> None:
@@ -23,7 +23,7 @@ def export(argv: Sequence[str]) -> None:
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help=precision)
     static = "one image of this size at a time alone (as many as come, of the run's size)"
     parser.add_argument("--static", type=int, nargs=2, metavar=("H", "W"), help=static)
-    sizes = "segmentation models: take images of any size, so that tiles of any size work"
+    sizes = "YOLO and segmentation models: take inputs of any size, so that --scales and tiles of any size work"
     parser.add_argument("--any-size", action="store_true", help=sizes)
     outside = "YOLO: leave NMS to the program that reads the file, as OpenCV's DNN module needs it"
     parser.add_argument("--without-nms", action="store_true", help=outside)
@@ -34,7 +34,7 @@ def export(argv: Sequence[str]) -> None:
     parser.add_argument("--tolerance", type=score, default=0.01, help=tolerance)
     arguments = parser.parse_intermixed_args(argv)
 
-    require_training_extra("detseg export")
+    check_options(arguments.format, arguments.precision, arguments.out)
     from detseg.export.run import export_checkpoint
 
     export_checkpoint(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.cli.tool import ToolParser
-from detseg.errors import ConfigError
+from detseg.errors import ConfigError, require_torch_extra
 
 
 def export_weights(argv: Sequence[str]) -> None:
@@ -25,6 +25,7 @@ def export_weights(argv: Sequence[str]) -> None:
     if arguments.out.exists() and not arguments.overwrite:
         raise ConfigError(f"{arguments.out}: exists already; choose another name, or replace it with --overwrite")
 
+    require_torch_extra("detseg export-weights")
     from detseg.checkpoint import read_model_checkpoint, write_weights
 
     trained = read_model_checkpoint(arguments.checkpoint)

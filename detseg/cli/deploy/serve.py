@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import sys
 import tempfile
 import threading
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from detseg.cli.tool import DEVICES, MODEL, ToolParser, score
 from detseg.config.load import load_config
 from detseg.errors import ConfigError, require_serving_extra, require_training_extra
 from detseg.messages import printable
-
-if TYPE_CHECKING:
-    from detseg.serve.settings import ServiceSettings
+from detseg.serve.settings import ServiceSettings
 
 KEY_VARIABLE = "DETSEG_API_KEY"
 DEMO_RUN, _DEMO_CONFIG = Path("runs/demo"), "yolo_shapes"
@@ -47,14 +45,9 @@ def serve(argv: Sequence[str]) -> None:
     key = f"a file whose first line is the key that requests must give; or set {KEY_VARIABLE}"
     parser.add_argument("--api-key-file", type=Path, metavar="FILE", help=key)
     arguments = parser.parse_intermixed_args(argv)
-    settings = {
-        name: getattr(arguments, name)
-        for name in ("host", "port", "device", "workers", "max_batch", "max_wait_ms", "max_queue", "timeout")
-    }
-    settings |= {"max_bytes": _whole(arguments.max_mb * 2**20), "max_pixels": _whole(arguments.max_megapixels * 1e6)}
-    settings |= {"min_score": arguments.min_score, "api_key": _api_key(arguments.api_key_file)}
+    settings = _settings(arguments, _api_key(arguments.api_key_file))
     require_serving_extra("detseg serve")
-    _serve(arguments.models, _settings(**settings))
+    _serve(arguments.models, settings)
 
 
 def demo(argv: Sequence[str]) -> None:
@@ -67,8 +60,8 @@ def demo(argv: Sequence[str]) -> None:
     _add_options(parser)
     parser.add_argument("--no-browser", action="store_true", help="only say where the page is")
     arguments = parser.parse_intermixed_args(argv)
+    settings = _settings(arguments, _api_key(None))
     require_serving_extra("detseg demo")
-    settings = _settings(host=arguments.host, port=arguments.port, device=arguments.device, api_key=_api_key(None))
     models, samples = arguments.models, []
     if not models:
         models, samples = [DEMO_RUN], _train_demo()
@@ -82,16 +75,12 @@ def _add_options(parser: ToolParser) -> None:
     parser.add_argument("--device", default="auto", help=DEVICES)
 
 
-def _whole(number: float) -> float:
-    """An int, unless it is infinite or not a number, which no setting accepts."""
-    return int(number) if math.isfinite(number) else number
-
-
-def _settings(**values: Any) -> ServiceSettings:
+def _settings(arguments: Namespace, api_key: str | None) -> ServiceSettings:
     """A mistake is said before a model is opened."""
-    from detseg.serve.settings import ServiceSettings
-
-    return ServiceSettings(**values)
+    given = vars(arguments)
+    return ServiceSettings(
+        **{one.name: given[one.name] for one in fields(ServiceSettings) if one.name in given}, api_key=api_key
+    )
 
 
 def _serve(
@@ -130,6 +119,8 @@ def _api_key(file: Path | None) -> str | None:
 def _train_demo() -> list[Path]:
     """The model of the demo, unless it is there; returns images that it has not seen."""
     where = printable(str(DEMO_RUN))
+    if (settings := DEMO_RUN / "config.yaml").exists() and load_config(settings).data.name != "shapes":
+        raise ConfigError(f"{where} is another run; name it, detseg demo {where}, or move it")
     if _demo_is_trained():
         print(f"serving the model in {where}; delete that folder to train it again")
     else:

@@ -288,13 +288,14 @@ class AnchorScheme(nn.Module):
     def _boxes(self, outputs: Tensor, maps: list[Tensor], prior: Tensor | None = None) -> Tensor:
         """(B, A, 5) outputs → (B, A, 4) xyxy in input pixels (YOLOv3, section 2.1); or (P, 5) of P priors."""
         points = cell_points(maps, self.strides)
-        sizes = [anchors.repeat(raw.shape[-2:].numel(), 1) for anchors, raw in zip(self.anchors, maps, strict=True)]
-        prior = torch.arange(sum(map(len, sizes)), device=outputs.device) if prior is None else prior
+        levels = zip(self.anchors, maps, strict=True)
+        sizes = torch.cat([anchors.repeat(raw.shape[-2] * raw.shape[-1], 1) for anchors, raw in levels])
+        prior = torch.arange(sizes.shape[0], device=outputs.device) if prior is None else prior
         cell = prior // self.anchors_per_level
         stride = points.strides[cell, None]
         corner = points.centres[cell] / stride - 0.5  # in cells
         centre = (outputs[..., :2].sigmoid() + corner) * stride
-        sides = torch.cat(sizes)[prior] * outputs[..., 2:4].clamp(-_MAX_LOG_SCALE, _MAX_LOG_SCALE).exp()
+        sides = sizes[prior] * outputs[..., 2:4].clamp(-_MAX_LOG_SCALE, _MAX_LOG_SCALE).exp()
         boxes: Tensor = box_convert(torch.cat([centre, sides], dim=-1), "cxcywh", "xyxy")
         return boxes
 

@@ -213,8 +213,9 @@ class GridScheme(nn.Module):
         y, x = (torch.arange(num, device=box.device) for num in (rows, columns))
         corner = torch.cartesian_prod(y, x).flip(1).view(rows, columns, 1, 2)  # x, y
         centre = (corner + box[..., :2]) * stride
-        sides = box[..., 2:4] ** 2 * box.new_tensor([columns * stride, rows * stride])
-        boxes: Tensor = box_convert(torch.cat([centre, sides], dim=-1), "cxcywh", "xyxy")
+        # Not a tensor of both sides: of an input of any size, an exporter would make it a constant.
+        width, height = box[..., 2:3] ** 2 * (columns * stride), box[..., 3:4] ** 2 * (rows * stride)
+        boxes: Tensor = box_convert(torch.cat([centre, width, height], dim=-1), "cxcywh", "xyxy")
         return boxes
 
     def _encode(self, boxes: Tensor, cell: Tensor, grid_hw: tuple[int, int]) -> Tensor:

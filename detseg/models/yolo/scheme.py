@@ -78,7 +78,8 @@ def _points(sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], device
         for hw, stride in zip(sizes, strides, strict=True):
             y, x = ((torch.arange(num, device=device, dtype=torch.float32) + 0.5) * stride for num in hw)
             centres.append(torch.cartesian_prod(y, x).flip(1))
-            widths.append(torch.full((len(centres[-1]),), float(stride), device=device))
+            # Not len(): of an input of any size, an exporter would make it a constant.
+            widths.append(torch.full((centres[-1].shape[0],), float(stride), device=device))
         return Points(torch.cat(centres), torch.cat(widths))
 
 

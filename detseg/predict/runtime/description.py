@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from detseg.data.images.values import ValueRange
 from detseg.errors import CheckpointError
@@ -15,6 +17,7 @@ from detseg.structures import ClassTable
 KEY = "detseg"
 FORMAT = 1
 Task = Literal["detection", "instance", "semantic"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class Description:
         classes: names and source values of the labels.
         input_hw: height and width of the network input, pixels.
         batch: the number of images that it takes at a time; None: any.
-        any_size: whether the network takes all multiples of ``stride`` instead of ``input_hw`` alone; images of other
-            sizes are padded.
+        any_size: whether the network takes all multiples of ``stride`` instead of ``input_hw`` alone; images that are
+            to be labelled at other sizes are padded.
         stride: input pixels per cell of the coarsest map.
         padding: of each channel, what images are padded by, in [0, 1].
         nms: whether NMS is inside; else it is computed afterwards. False where there is none.
@@ -42,19 +45,29 @@ class Description:
     task: Task
     model: str
     classes: ClassTable
-    input_hw: tuple[int, int]
-    batch: int | None
+    input_hw: tuple[PositiveInt, PositiveInt]
+    batch: PositiveInt | None
     any_size: bool
-    stride: int
-    padding: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    stride: PositiveInt
+    padding: tuple[Fraction, Fraction, Fraction] = (0.0, 0.0, 0.0)
     nms: bool = False
-    score_threshold: float = 0.0
-    nms_iou: float = 0.0
-    max_detections: int = 0
-    mask_threshold: float = 0.5
+    score_threshold: Fraction = 0.0
+    nms_iou: Fraction = 0.0
+    max_detections: NonNegativeInt = 0
+    mask_threshold: Fraction = 0.5
     value_range: ValueRange = None
-    precision: str = "fp32"
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
     origin: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what the network gives, in its order; a batch of detections has ``image_indices``, too."""
+        if self.task == "semantic":
+            return ("logits",)
+        labels = ("labels",) if self.nms else ()
+        return ("boxes", "scores", *labels, *(("masks", "regions") if self.task == "instance" else ()))
 
     def to_json(self) -> str:
         """For the metadata of a file."""
@@ -69,14 +82,12 @@ class Description:
             content = json.loads(metadata[KEY])
             if (found := content.pop("format")) != FORMAT:
                 raise CheckpointError(f"{where}: export format {found!r}, this version reads format {FORMAT}")
-            table = content.pop("classes")
-            classes = ClassTable(tuple(table["names"]), tuple(table["source_ids"]))
-            height, width = content.pop("input_hw")
-            content["padding"] = tuple(content["padding"])
-            limits = content.pop("value_range")
-            value_range: Any = tuple(limits) if isinstance(limits, list) else limits
-            return cls(**content, classes=classes, input_hw=(int(height), int(width)), value_range=value_range)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return TypeAdapter(cls).validate_python(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise CheckpointError(f"{where}: what it says of the model is damaged ({what})") from error
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"{where}: what it says of the model is damaged ({one_line(error)})") from error

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from cv2.typing import MatLike
 
-from detseg.errors import ConfigError
+from detseg.errors import CheckpointError, ConfigError
+from detseg.messages import one_line
 from detseg.ops.letterbox import Letterbox
 from detseg.ops.masks import paste_grid
 from detseg.predict.interface import (
@@ -36,11 +37,37 @@ def load_exported(
     """The predictor of an exported file; arguments and errors as of ``detseg.load_predictor`` and ``open_engine``."""
     engine = open_engine(path, device, threads)
     description = Description.from_metadata(engine.metadata, str(path))
-    if description.task != "semantic":
-        threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
-        return ExportedPredictor(engine, description, threshold)
-    refuse_score(path, description.model, score_threshold)
-    return ExportedSegmentationPredictor(engine, description)
+    _check(engine, description, path)
+    if description.task == "semantic":
+        refuse_score(path, description.model, score_threshold)
+    return predictor_of(engine, description, SCORE_THRESHOLD if score_threshold is None else score_threshold)
+
+
+def predictor_of(
+    engine: Engine, description: Description, score_threshold: float
+) -> ExportedPredictor | ExportedSegmentationPredictor:
+    """The predictor of a network, by its task; label maps have no threshold."""
+    if description.task == "semantic":
+        return ExportedSegmentationPredictor(engine, description)
+    return ExportedPredictor(engine, description, score_threshold)
+
+
+def _check(engine: Engine, description: Description, path: Path) -> None:
+    """CheckpointError: the network does not compute what the file says."""
+    step = description.stride if description.any_size else 1
+    height, width = (-(-side // step) * step for side in description.input_hw)
+    try:
+        outputs = engine(np.zeros((description.batch or 1, 3, height, width), dtype=np.float32))
+    except Exception as error:  # what engines raise is not a closed list
+        what = f"its network does not take images of {height} x {width}, as it says"
+        raise CheckpointError(f"{path}: damaged: {what} ({one_line(error)})") from error
+    wanted, number = set(description.outputs), len(description.classes)
+    by_class = (outputs[name].shape for name in ("logits", "scores") if name in wanted & outputs.keys())
+    numbers = {shape[1] for shape in by_class if len(shape) > 1}
+    if wanted - outputs.keys() or numbers - {number}:
+        shapes = ", ".join(f"{name} {values.shape}" for name, values in outputs.items())
+        expected = f"expected the outputs {', '.join(description.outputs)} of {number} classes, as it says"
+        raise CheckpointError(f"{path}: damaged: {expected}, its network has {shapes}")
 
 
 class ExportedPredictor(ObjectPredictor):
@@ -56,6 +83,11 @@ class ExportedPredictor(ObjectPredictor):
         where = (description.value_range, engine.name, engine.place)
         super().__init__(description.classes, description.input_hw, *where, score_threshold)
         self.engine, self.description = engine, description
+
+    @property
+    def input_step(self) -> int | None:
+        """The coarsest stride of all detectors, of a network that takes any size."""
+        return 32 if self.description.any_size else None
 
     def _predict(self, images: list[UInt8Array]) -> list[Detections]:
         stacked, letterboxes = preprocess(images, self.input_hw)
