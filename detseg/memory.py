@@ -1,7 +1,10 @@
-"""Running out of memory, of a GPU or of the machine, as one line: what was computed on, what failed, what to lower."""
+"""Memory of the machine and of GPUs: keeping what tensors have freed, and running out of it, as one line: what was
+computed on, what failed, what to lower."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,30 @@ _TEXTS = (
     "insufficient memory",  # OpenCV
 )
 """What errors without a type of their own say in lower case."""
+
+
+_MALLOC_OPTIONS = {
+    -3: 256 << 20,  # M_MMAP_THRESHOLD: larger pieces, such as huge images, go back to the system at once
+    -1: 1 << 30,  # M_TRIM_THRESHOLD: most that is kept at the end of the heap
+    -2: 64 << 20,  # M_TOP_PAD: more that is taken each time
+    -8: 1,  # M_ARENA_MAX: other heaps than the first one have pieces of at most 64 MiB
+}
+"""Of glibc's ``mallopt``, bytes; numbers of <malloc.h>."""
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what tensors free for the next ones, of this whole process.
+
+    By default pieces of 32 MiB and more, such as the maps of a batch, go back to the system each time, which then has
+    to fill the next ones with zeros: on a CPU that takes up to half of the time of a prediction in batches. Up to 1 GiB
+    more stays with the process. It does nothing where there is no glibc, as on macOS and Windows, or where the
+    environment says how memory is allocated (``MALLOC_...``, ``GLIBC_TUNABLES``, ``LD_PRELOAD``).
+    """
+    is_told = any(name.startswith("MALLOC_") or name in ("GLIBC_TUNABLES", "LD_PRELOAD") for name in os.environ)
+    if is_told or os.name != "posix" or not hasattr(library := ctypes.CDLL(None), "gnu_get_libc_version"):
+        return
+    for option, value in _MALLOC_OPTIONS.items():
+        library.mallopt(option, value)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

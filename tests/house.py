@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": EVERYTHING - {"training"} | {"tasks"},
     "explain": EVERYTHING - {"training"} | {"evaluation", "tasks"},
     "export": EVERYTHING - {"training"} | {"evaluation", "tasks"},
-    "serve": FOUNDATION | {"data", "draw", "predict", "__init__"},  # the version
+    "serve": FOUNDATION | {"data", "draw", "memory", "predict", "__init__"},  # the version
     "__init__": {"data", "errors", "evaluation", "factory", "predict", "structures", "training", "tuning"},
     # `detseg check` asks the model of a configuration what it expects of the data: anchors, normalisation;
     # `detseg show` draws what a kind of model learns from.
@@ -55,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
         "explain",
         "export",
         "factory",
+        "memory",
         "metrics",
         "models",
         "predict",

@@ -25,6 +25,7 @@ from detseg.config.load import config_from_dict, load_config
 from detseg.config.schema.data import CustomDataConfig
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import EXIT_STOPPED, ConfigError, DataError, DetsegError, RunStoppedError, SettingsError
+from detseg.memory import keep_freed_memory
 from detseg.messages import messages_on_console, printable
 
 CHECKPOINT = "a run directory, whose best.ckpt counts, a .ckpt file, or a .safetensors file of `detseg export-weights`"
@@ -154,6 +155,8 @@ def run_tool(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | 
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Before it exits, Python looks for cycles among all objects, which takes seconds after a training.
     atexit.register(gc.freeze)
+    if argv is None:  # the process is the command's
+        keep_freed_memory()
     arguments = sys.argv[1:] if argv is None else list(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else a letter that the terminal cannot show would be an error

@@ -25,6 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.supervisors import Multiprocess
 
 from detseg.errors import ConfigError, DetsegError
+from detseg.memory import keep_freed_memory
 from detseg.serve.app import create_app
 from detseg.serve.metrics import forget_process
 from detseg.serve.models import open_models
@@ -251,6 +252,7 @@ _NO_DESCRIPTORS = _NoDescriptors()
 
 
 def _application(paths: Sequence[Path], settings: ServiceSettings, samples: Sequence[Path]) -> Starlette:
+    keep_freed_memory()
     _filter_logs()
     try:
         return create_app(open_models(paths, settings), settings, samples)
