@@ -31,6 +31,7 @@ from detseg.evaluation.run import evaluation_config, open_split_for
 from detseg.export.files import ProgramEngine
 from detseg.export.options import PRECISIONS, SUFFIX, Format, Precision
 from detseg.export.run import certificate_of, export_checkpoint
+from detseg.memory import keep_freed_memory
 from detseg.messages import one_line
 from detseg.predict import ImagePredictor, load_predictor
 from detseg.predict.runtime.description import Description
@@ -60,6 +61,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if CPU != "all":
         _forbid_bfloat16()
+    keep_freed_memory()  # as the commands do it
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(arguments.threads)
     rows = read_rows(arguments.file)

@@ -29,6 +29,7 @@ from typing import Any
 from PIL import Image
 
 from detseg.data.images.find import find_images
+from detseg.memory import keep_freed_memory
 from detseg.predict import load_predictor
 from detseg.serve.settings import ServiceSettings
 
@@ -259,6 +260,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=0, help="under load with hostile requests")
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the service does it
     files = [arguments.images / name for name in find_images(arguments.images)[:64]]
     if arguments.rounds:
         throughput(arguments.model, files, arguments.seconds, arguments.rounds)
