@@ -116,7 +116,8 @@ def measured(run: Path, form: Format, precision: Precision, split: Split, thread
             row |= _latencies(run, path, split, threads, blocks)
         except Exception as error:  # whatever exporters and engines raise is what the table says
             return row | {"error": one_line(error)}
-        return row | {"certificate": json.loads(certificate_of(path).read_text(encoding="utf-8"))}
+        certificate = json.loads(certificate_of(path).read_text(encoding="utf-8"))
+        return row | {"certificate": certificate | {"checkpoint": Path(certificate["checkpoint"]).name}}
 
 
 def _latencies(run: Path, path: Path, split: Split, threads: int, blocks: int) -> Result:
