@@ -49,8 +49,36 @@ class Task:
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
+_AUGMENT = "data.augmentation."
+_BCCD_YOLO: dict[str, dict[str, Any]] = {
+    "own_proportions": {"data.image_size": [256, 320]},
+    "mosaic_always": {_AUGMENT + "mosaic": 1.0},
+    "mosaic_never": {_AUGMENT + "mosaic": 0.0},
+    "multi_scale": {_AUGMENT + "multi_scale": [0.75, 1.25]},
+    "wide_zoom": {_AUGMENT + "affine.scale": [0.5, 1.5]},
+    "rotation": {_AUGMENT + "affine.rotate_degrees": 15},
+    "no_hue": {_AUGMENT + "color.hue": 0.0},
+    "mixup": {_AUGMENT + "mixup": 0.15},
+    "half_rate": {"optimizer.lr": 0.0005},
+    "double_rate": {"optimizer.lr": 0.002},
+    "batch_4": {"data.batch_size": 4},
+    "batch_16": {"data.batch_size": 16},
+    "warmup_1": {"schedule.warmup_epochs": 1.0},
+    "weight_decay_0.01": {"optimizer.weight_decay": 0.01},
+    "no_ema": {"trainer.ema_decay": 0.0},
+    "ema_0.998": {"trainer.ema_decay": 0.998},
+    "class_weights": {"model.class_weights": "inverse_sqrt_frequency"},
+    "loss_of_tood": {
+        "model.head.box_weight": 7.5,
+        "model.head.class_weight": 0.5,
+        "model.head.dfl_weight": 1.5,
+        "model.head.topk": 10,
+        "model.head.alpha": 0.5,
+    },
+}
+
 TASKS = {
-    "bccd_yolo": Task("yolo_bccd", "bccd", "AP"),
+    "bccd_yolo": Task("yolo_bccd", "bccd", "AP", changes=_BCCD_YOLO),
     "nuclei_unet": Task("unet_nuclei", "dsb2018_nuclei", "mIoU"),
     "bccd_rcnn": Task("faster_rcnn_bccd", "bccd", "AP"),
     "camvid_unet": Task("unet_camvid", "camvid_small", "mIoU"),
