@@ -265,7 +265,7 @@ def _application(paths: Sequence[Path], settings: ServiceSettings, samples: Sequ
 def _listen(settings: ServiceSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         reason = reason.partition(" (while ")[0]  # the rest is the address again
