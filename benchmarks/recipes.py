@@ -87,6 +87,8 @@ TASKS = {
 """The first recipe of each is the configuration as it is shipped, ``TASK/shipped``."""
 
 SHIPPED = "shipped"
+CHOSEN = "chosen"
+"""The recipe that `detseg config new` writes for the folder, untouched."""
 
 
 def main() -> None:
@@ -98,7 +100,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="write the tables of what is there; run nothing")
     arguments = parser.parse_args()
     results = read_results()
-    names = [f"{task}/{recipe}" for task in TASKS for recipe in (SHIPPED, *TASKS[task].changes)]
+    names = [f"{task}/{recipe}" for task in TASKS for recipe in (SHIPPED, CHOSEN, *TASKS[task].changes)]
     names = [name for name in names if name.startswith(tuple(arguments.only))]
     for name in () if arguments.table else names:
         for seed in arguments.seeds:
@@ -124,7 +126,11 @@ def run(name: str, seed: int, folder: Path) -> dict[str, Any]:
     task, run_dir = TASKS[task_name], folder.resolve() / f"{task_name}_{recipe}_{seed}"
     settings = {"data.root": str(DATA / task.data), "seed": seed, "trainer.num_previews": 0}
     settings |= {**task.settings, **task.changes.get(recipe, {})}
-    command = [sys.executable, "-m", "detseg", "train", str(ROOT / "configs" / f"{task.config}.yaml")]
+    config = ROOT / "configs" / f"{task.config}.yaml"
+    if recipe == CHOSEN:
+        config = run_dir.with_suffix(".yaml")
+        config.write_text(_new_config(config_name=task.config, data=DATA / task.data), encoding="utf-8")
+    command = [sys.executable, "-m", "detseg", "train", str(config)]
     command += [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     print(f"== {name}, seed {seed}", flush=True)
     begin = time.perf_counter()
@@ -135,6 +141,12 @@ def run(name: str, seed: int, folder: Path) -> dict[str, Any]:
     result = {"recipe": name, "seed": seed, "epoch": int(row["epoch"]), "minutes": round(minutes, 1)}
     print(result | {task.metric: scores[task.metric]}, flush=True)
     return result | {"scores": scores, "measured_on": measured_on()}
+
+
+def _new_config(config_name: str, data: Path) -> str:
+    model = config_name.rpartition("_")[0]
+    command = [sys.executable, "-m", "detseg", "config", "new", str(data), "--model", model]
+    return subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True).stdout
 
 
 def table(results: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:

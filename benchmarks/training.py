@@ -94,7 +94,7 @@ def bccd_epoch(blocks: int = 3, small: bool = False) -> Iterator[Row]:
     section = {"name": "voc", "root": str(DATA / "bccd"), "image_size": side, "batch_size": size, "num_workers": 1}
     config = config_from_dict({"model": {"name": "yolo"}, "data": {**section, "augmentation": augmentation}})
     train_set: Any
-    train_set, val_set = open_data(config)
+    config, train_set, val_set = open_data(config)
     task = build_task(config, train_set.classes, load_pretrained=False)
     paths = [Path(train_set.path(i)).resolve() for i in range(len(train_set))]
     with tempfile.TemporaryDirectory() as folder, PeerProcess() as peer:

@@ -16,7 +16,6 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
-from detseg.tasks import kind_of
 from detseg.training.optim.freezing import NORMALIZATION
 from detseg.training.setup.build import build_data, build_task, open_data
 from tests.forked import run_together
@@ -61,8 +60,7 @@ def first_steps(config_path: Path, folder: Path, world_size: int, overrides: tup
     statistics are those of a process's own batch."""
     config = tiny_config(config_path, None, *PLAIN, *overrides, f"data.batch_size={4 // world_size}")
     L.seed_everything(config.seed, verbose=False)
-    train_set, val_set = open_data(config)
-    config = kind_of(config.model).settings_from_data(config, train_set)
+    config, train_set, val_set = open_data(config)
     task = build_task(config, train_set.classes, load_pretrained=False)
     for module in task.model.modules():
         if isinstance(module, NORMALIZATION):

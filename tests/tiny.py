@@ -106,7 +106,7 @@ def write_config(path: Path, data_root: Path) -> Path:
     epochs = {"max_epochs": 16, "validate_every": 5, "num_previews": 2}
     settings = {
         "model": {"backbone": {"width": 0.0625, "depth": 0.1}, "neck": {"name": "fpn", "channels": 32}},
-        "data": data | {"batch_size": 2, "num_workers": 0},
+        "data": data | {"batch_size": 2, "num_workers": 0, "augmentation": {"horizontal_flip": 0.5}},
         "optimizer": {"name": "adamw", "lr": 0.005},
         "schedule": {"name": "cosine", "warmup_epochs": 1.0},
         "trainer": {"accelerator": "cpu", "precision": "float32"} | average | epochs,
@@ -118,7 +118,8 @@ def write_config(path: Path, data_root: Path) -> Path:
 def write_segmentation_config(path: Path, data_root: Path) -> Path:
     """The same for the masks of ``write_colors``: a small U-Net, at a size that is no multiple of its strides."""
     settings = yaml.safe_load(write_config(path, data_root).read_text(encoding="utf-8"))
-    settings["model"] = {"name": "unet", "backbone": {"name": "unet", "width": 0.125, "levels": 3}}
+    decoder = {"output_stride": 1, "upsampling": "transposed", "loss": {"cross_entropy": {"weight": 1.0}}}
+    settings["model"] = {"name": "unet", "backbone": {"name": "unet", "width": 0.125, "levels": 3}} | decoder
     settings["data"] |= {"classes": ["ground", *CLASSES], "image_size": [70, 90]}
     settings["optimizer"] = {"name": "adamw", "lr": 0.01}
     settings["trainer"] |= {"max_epochs": 6, "validate_every": 2}

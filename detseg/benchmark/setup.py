@@ -28,7 +28,6 @@ from detseg.data.shapes import Split, render_scene
 from detseg.errors import CheckpointError, DataError
 from detseg.predict.load import find_device
 from detseg.structures import Batch
-from detseg.tasks import kind_of
 from detseg.training.setup.build import build_data, build_task, open_data
 from detseg.training.setup.trainer import resolve_precision
 from detseg.training.task import Task
@@ -78,7 +77,7 @@ class Setup:
 def open_setup(config: ExperimentConfig, synthetic: bool, checkpoint: Path | None, results: Results) -> Iterator[Setup]:
     """Put together what a configuration describes, arguments as for ``benchmark``; ``results`` gets how long that
     takes, as the stage ``start``, and facts. DetsegError: settings, data or checkpoint are missing or wrong."""
-    batch_size, accelerator = config.data.num_images, config.trainer.accelerator  # `auto` is an error here
+    accelerator, _ = config.trainer.accelerator, config.data.num_images  # `auto` is an error here
     device = find_device("cuda" if accelerator == "gpu" else accelerator)
     trained = None if checkpoint is None else read_model_checkpoint(checkpoint).weights  # an error before data is read
     with TemporaryDirectory(prefix="detseg-benchmark-") as name:
@@ -86,11 +85,10 @@ def open_setup(config: ExperimentConfig, synthetic: bool, checkpoint: Path | Non
         config = with_synthetic_data(config, folder) if synthetic else resolve_data(_without_download(config, folder))
         begin = time.perf_counter()
         try:
-            train_set, val_set = open_data(config)
+            config, train_set, val_set = open_data(config)
         except DataError as error:
             raise DataError(f"{error}; or use synthetic images: --synthetic") from error
         results.add("start", "opening the data", "s", [time.perf_counter() - begin])
-        config = kind_of(config.model).settings_from_data(config, train_set)
         begin = time.perf_counter()
         task = build_task(config, train_set.classes, load_pretrained=False)
         results.add("start", "building the model", "s", [time.perf_counter() - begin])
@@ -108,7 +106,7 @@ def open_setup(config: ExperimentConfig, synthetic: bool, checkpoint: Path | Non
             "device": device.type,
             "synthetic": synthetic,
             "model": f"{model}, CPU threads: {torch.get_num_threads()}",
-            "data": f"{data}, batches of {batch_size}",
+            "data": f"{data}, batches of {config.data.num_images}",
         }
         yield setup
 

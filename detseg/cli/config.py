@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detseg.cli.tool import ToolParser
 from detseg.config.describe import help_text
-from detseg.config.load import plain_to_yaml
-from detseg.errors import ConfigError
-from detseg.messages import printable
+from detseg.config.load import config_from_dict, plain_to_yaml
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.errors import ConfigError, DataError
+from detseg.messages import one_line, printable
+
+if TYPE_CHECKING:
+    from detseg.training.setup.recipe import Choice
 
 _DATA = {
     "voc": """\
@@ -64,14 +70,12 @@ _LAYOUTS = {"yolo": _BOXES, "faster_rcnn": _BOXES, "mask_rcnn": _OUTLINES, "fcn"
 
 _TEXT = """\
 # Train it: detseg train THIS_FILE. All settings: detseg config explain
+# What is left out, such as data.image_size or trainer.max_epochs, a training chooses from the data (docs/recipes.md).
 data:
-{data}  image_size: 512
-  batch_size: 8
-model:
+{data}model:
   name: {model}
-trainer:
-  max_epochs: 100
 """
+_WIDTH = 110
 
 
 def config(argv: Sequence[str]) -> None:
@@ -110,7 +114,45 @@ def _new_for_folder(folder: Path, model: str | None) -> str:
 
     needs = {"mask_rcnn": "outlines", "fcn": "maps", "unet": "maps"}
     found = recognise(folder, needs.get(model, "boxes") if model else None)  # type: ignore[arg-type]  # values above
-    data = "".join(f"  {line}\n" for line in plain_to_yaml(found.settings).splitlines())
     model = model or ("yolo" if "boxes" in found.layout.has else "unet")
-    comments = "".join(f"# {printable(line)}\n" for line in found.lines)
-    return comments + _TEXT.format(data=data, model=model)
+    settings = {"data": found.settings, "model": {"name": model}}
+    lines = [printable(f"# {line}") for line in found.lines]
+    try:
+        choices = _choices(config_from_dict(settings, str(folder)))
+    except DataError as error:
+        lines += _comment(f"Not to be trained on as it is (detseg check says more): {one_line(error)}")
+        choices = []
+    else:
+        lines += ["# Chosen by the rules of docs/recipes.md. All settings: detseg config explain"]
+    sections = {name: plain_to_yaml(values).splitlines() for name, values in settings.items()}
+    for choice in choices:
+        section, _, key = choice.path.partition(".")
+        own = sections.setdefault(section, [])
+        own += [*_comment(choice.why), *plain_to_yaml({key: choice.value}).splitlines()]
+        own += _HINTS.get(choice.path, [])
+    for name, own in sections.items():
+        lines += [f"{name}:", *(f"  {line}" for line in own)]
+    return "\n".join(lines) + "\n"
+
+
+_HINTS = {
+    "data.augmentation": [
+        "  # vertical_flip: 0.5    # where images have no up and down: under a microscope, from above"
+    ]
+}
+"""What no number tells, to be switched on by hand."""
+
+
+def _choices(config: ExperimentConfig) -> list[Choice]:
+    """What the rules choose for the folder, but for what depends on the machine that trains."""
+    from detseg.tasks import kind_of
+    from detseg.training.setup.facts import DataFacts, Machine
+    from detseg.training.setup.recipe import recommend
+
+    facts = DataFacts.of(kind_of(config.model).open_dataset(config.data, "train"))
+    choices = recommend(config, facts, Machine.of(config.trainer))
+    return [choice for choice in choices if choice.path != "data.num_workers"]
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(printable(text), _WIDTH, initial_indent="# ", subsequent_indent="# ")

@@ -81,6 +81,11 @@ def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
+def stated_settings(config: ExperimentConfig) -> dict[str, Any]:
+    """The settings that were given, as plain data; a training may choose others than the defaults for the rest."""
+    return config.model_dump(mode="json", exclude_unset=True)
+
+
 def config_to_yaml(config: ExperimentConfig) -> str:
     """Every setting as YAML; ``load_config`` reads the same configuration from it."""
     return plain_to_yaml(config_to_dict(config))

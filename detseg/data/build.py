@@ -138,7 +138,9 @@ def resolve_layout(config: DataConfig, need: Need) -> DataConfig:
     if not isinstance(config, AutoConfig):
         return config
     found = recognise(config.root, need)
-    settings: dict[str, Any] = {key: getattr(config, key) for key in DataSection.model_fields}
+    settings: dict[str, Any] = {
+        key: getattr(config, key) for key in DataSection.model_fields if key in config.model_fields_set
+    }
     usual, own = AutoConfig(name="auto", root=config.root), dict[str, Any]()
     for key in ("train_split", "val_split", "test_split"):
         if (value := getattr(config, key)) != getattr(usual, key):

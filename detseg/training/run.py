@@ -11,14 +11,13 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
 from detseg.atomic_write import check_writable
-from detseg.checkpoint import FOLDER, LAST, read_raw_checkpoint
+from detseg.checkpoint import ENTRY, FOLDER, LAST, read_raw_checkpoint
 from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.build import resolve_data
 from detseg.data.loading.processes import WaitInterrupted, loader_errors
 from detseg.errors import ConfigError, RunStoppedError
 from detseg.messages import console, messages_on_console
-from detseg.tasks import kind_of
 from detseg.training.callbacks.checkpoints import AtomicCheckpointIO
 from detseg.training.callbacks.oom import training_memory_errors
 from detseg.training.datamodule import ImageDataModule
@@ -28,6 +27,7 @@ from detseg.training.seeding import seed_generators
 from detseg.training.setup.announce import announce_run, conclude_run, transfer_hint
 from detseg.training.setup.batch_size import gpu_of_run, with_batch_size
 from detseg.training.setup.build import Own, build_data, build_task, describe_model, guard_data, open_data
+from detseg.training.setup.recipe import taken_from
 from detseg.training.setup.run_directory import claimed, new_run, resumed_run, sound_checkpoint
 from detseg.training.setup.trainer import build_trainer, interrupts_kept
 from detseg.training.task import Task
@@ -56,21 +56,21 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     """
     console.quiet, own = not _is_first_process(), own or Own()
     run_dir, checkpoint = _run_directory(config := resolve_data(config), config_path, resume)
-    if checkpoint is not None and resume in ("last", "auto"):
-        checkpoint = sound_checkpoint(checkpoint)
-    if checkpoint is not None and resume == "auto":
-        over = why_over(read_raw_checkpoint(checkpoint), config_to_dict(config), config.trainer.max_epochs)
+    if checkpoint is not None:
+        checkpoint = sound_checkpoint(checkpoint) if resume in ("last", "auto") else checkpoint
+        content = read_raw_checkpoint(checkpoint)
+        config = taken_from(config, content[ENTRY].get("config") or {})
+        over = why_over(content, config_to_dict(config), config.trainer.max_epochs) if resume == "auto" else None
         if over is not None:  # a job that a cluster has started once more
             logger.info(over)
             return run_dir
+        del content  # as large as the model
     if config.seed >= 2**32:
         raise ConfigError(f"seed: expected a whole number below 2**32, which is what numpy takes, got {config.seed}")
     if config.data.batch_size == "auto" and checkpoint is None:
         gpu_of_run(config)  # an error before the data is read
     seed_generators(config.seed)
-    train_set, val_set = open_data(config, own.data_sets)
-    if own.model is None:
-        config = kind_of(config.model).settings_from_data(config, train_set)
+    config, train_set, val_set = open_data(config, own)
     config = with_batch_size(config, train_set, checkpoint)
     task = build_task(config, train_set.classes, load_pretrained=checkpoint is None, model=own.model)
     task.data_guard = guard_data(config, train_set, val_set)

@@ -129,7 +129,8 @@ def _shortened(config: ExperimentConfig, epochs: int) -> ExperimentConfig:
     schedule, augmentation = config.schedule, config.data.augmentation
     if (warmup := getattr(schedule, "warmup_epochs", None)) is not None:
         schedule = _with(schedule, warmup_epochs=warmup * ratio)
-    augmentation = _with(augmentation, no_mosaic_last_epochs=round(augmentation.no_mosaic_last_epochs * ratio))
+    if isinstance(last := augmentation.no_mosaic_last_epochs, int):
+        augmentation = _with(augmentation, no_mosaic_last_epochs=round(last * ratio))
     return _with(
         config,
         trainer=trainer,

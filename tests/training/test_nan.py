@@ -400,7 +400,7 @@ def test_the_image_of_a_real_data_set_is_named(tmp_path: Path) -> None:
         path.write_text(re.sub(r"<name>\w+<", f"<name>{color}<", path.read_text()))
     config_path = write_config(tmp_path / "tiny.yaml", tmp_path / "data")
     config = tiny_config(config_path, None, "data.batch_size=4", "data.augmentation.mosaic=0")
-    train_set, val_set = open_data(config)
+    config, train_set, val_set = open_data(config)
     task = Task(Detection(), Allergic(), train_set.classes, config.optimizer, config.schedule)
     options: dict[str, Any] = {"limit_val_batches": 0, "use_distributed_sampler": False, **SILENT}
     trainer = L.Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, **options)

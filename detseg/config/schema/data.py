@@ -138,9 +138,9 @@ class AugmentationConfig(Section):
     copy_paste: Probability = 0.0
     """How often objects of another image, each with a probability of one half, are pasted over an image by their masks
     (Ghiasi et al. 2021); what they cover is lost to the objects underneath. For masks of objects only."""
-    no_mosaic_last_epochs: NonNegativeInt = 0
+    no_mosaic_last_epochs: NonNegativeInt | Annotated[float, Field(gt=0, lt=1)] = 0
     """Epochs at the end without mosaic, mixup and copy_paste, so that training ends on real images; a shorter one has
-    none."""
+    none. A fraction: that part of all epochs."""
     multi_scale: Factors | None = None
     """Range of the factor by which each training batch's size differs from `image_size` (rounded to 32); null: off."""
     albumentations: Path | None = None
@@ -150,6 +150,11 @@ class AugmentationConfig(Section):
     """A box is dropped when a crop, shift or mosaic leaves less than this fraction of its area in the image."""
     min_box_size: Annotated[float, Field(ge=0)] = 2.0
     """A box is dropped when a side of what is left of it in the network input is shorter, in pixels."""
+
+    def mosaic_epochs(self, max_epochs: int) -> int:
+        """In how many of ``max_epochs`` epochs, from the first on, images are put together; 0 or less: in none."""
+        last = self.no_mosaic_last_epochs
+        return max_epochs - (last if isinstance(last, int) else round(last * max_epochs))
 
 
 class DataSection(Section):

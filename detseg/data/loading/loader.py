@@ -119,7 +119,7 @@ def train_loader(
         DataError: there are fewer images than processes; or, while iterating, an image cannot be read, or too many.
     """
     options: dict[str, Any] = {"shuffle": shuffle, "rank": rank, "world_size": world_size}
-    options |= {"multi_scale": config.multi_scale, "no_mosaic_from_epoch": max_epochs - config.no_mosaic_last_epochs}
+    options |= {"multi_scale": config.multi_scale, "no_mosaic_from_epoch": config.mosaic_epochs(max_epochs)}
     batches = EpochBatchSampler(len(source), batch_size, seed, input_hw, **options)
     dataset = TrainDataset(source, config, seed, bad_samples is not None, albumentations)
     scale = max(config.multi_scale or (1.0,))

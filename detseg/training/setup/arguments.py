@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from detseg.config.load import config_from_dict, config_to_dict, load_config
+from detseg.config.load import config_from_dict, load_config, stated_settings
 from detseg.config.schema.data import CustomDataConfig, DataSection
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.contract import EvalSource, check_source, check_truth, checked_sample
@@ -104,7 +104,7 @@ def _load(
 ) -> tuple[ExperimentConfig, Path]:
     """The settings of a training, and what its run directory is named after."""
     if isinstance(source, ExperimentConfig):
-        config, name = config_from_dict(config_to_dict(source), where, given), Path(source.model.name)
+        config, name = config_from_dict(stated_settings(source), where, given), Path(source.model.name)
     else:
         check_type(
             f"{where}: model", source, str | Path, "a module, such as MyModel(), a YAML file or ExperimentConfig"
@@ -112,5 +112,6 @@ def _load(
         config, name = load_config(source, given), Path(source)
     if not has_data:
         return config, name
-    common = {key: getattr(config.data, key) for key in DataSection.model_fields}
+    stated = config.data.model_fields_set.intersection(DataSection.model_fields)
+    common = {key: getattr(config.data, key) for key in stated}
     return config.model_copy(update={"data": CustomDataConfig(name="custom", **common)}), name

@@ -147,7 +147,7 @@ class WorstImage:
         if not isinstance(train_set, DetectionDataset):
             return cls((height, width), 0)
         objects = int(np.diff(train_set.packed.offsets).max(initial=0))
-        if augmentation.no_mosaic_last_epochs < config.trainer.max_epochs:
+        if augmentation.mosaic_epochs(config.trainer.max_epochs) > 0:
             num_images = (4 if augmentation.mosaic else 1) * (2 if augmentation.mixup else 1)
             objects *= num_images + (augmentation.copy_paste > 0)
         if isinstance(config.model, TwoStageConfig) and objects:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
@@ -22,6 +23,7 @@ from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset
 from detseg.data.datasets.fingerprint import fingerprint
+from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.splits import same_files
 from detseg.errors import ConfigError, DataError
 from detseg.factory import build_model
@@ -33,11 +35,21 @@ from detseg.training.callbacks.stopping import StopRequest
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.nan import StepGuard
 from detseg.training.resume import DataGuard
+from detseg.training.setup.facts import DataFacts, Machine
+from detseg.training.setup.recipe import complete
 from detseg.training.task import Task
 
 logger = logging.getLogger("detseg")
 
 DataSets = tuple[EvalSource, EvalSource]  # to train on, and to validate on
+
+
+class Opened(NamedTuple):
+    """What a training begins with."""
+
+    config: ExperimentConfig  # complete: with what follows from the training set
+    train_set: EvalSource
+    val_set: EvalSource
 
 
 @dataclass(frozen=True)
@@ -51,19 +63,24 @@ class Own:
     stop: StopRequest = field(default_factory=StopRequest)
 
 
-def open_data(config: ExperimentConfig, given: DataSets | None = None) -> DataSets:
-    """The training and the validation set; their issues are printed once.
+def open_data(config: ExperimentConfig, own: Own | None = None) -> Opened:
+    """The training and the validation set, whose issues are printed once, and the settings with those that follow from
+    the training set: what they leave out (``recipe``), anchors, class weights.
 
     Args:
         config: the settings.
-        given: the user's own; None: those that the settings name.
+        own: the user's own model, whose settings are not completed, and data sets; None: those that settings describe.
 
     Raises:
-        ConfigError: ``trainer.overfit_batches`` with a data set of the user's own that has no subsets.
+        ConfigError: ``trainer.overfit_batches`` with a data set of the user's own that has no subsets; settings that
+            go by another kind of data set.
         DataError: something is missing or wrong.
     """
-    kind, overfit = kind_of(config.model), config.trainer.overfit_batches
+    own = own or Own()
+    kind, overfit, given = kind_of(config.model), config.trainer.overfit_batches, own.data_sets
     train_set = kind.open_dataset(config.data, "train") if given is None else given[0]
+    if own.model is None and isinstance(train_set, DetectionDataset | SegmentationDataset):
+        config = complete(config, DataFacts.of(train_set), Machine.of(config.trainer))
     if overfit:
         train_set = _first(train_set, overfit * config.data.num_images)
     _say_issues(train_set)
@@ -87,7 +104,9 @@ def open_data(config: ExperimentConfig, given: DataSets | None = None) -> DataSe
             raise DataError(f"{train_set.name}: there is no object to train on: {line}")
         if line is not None:
             logger.info(f"{train_set.name}: {line}")
-    return train_set, val_set
+    if own.model is None:
+        config = kind.settings_from_data(config, train_set)
+    return Opened(config, train_set, val_set)
 
 
 def _first(dataset: EvalSource, number: int) -> EvalSource:

@@ -29,7 +29,6 @@ from detseg.data.loading.processes import leave_if_starting, loader_errors
 from detseg.errors import ConfigError, DetsegError
 from detseg.messages import console, messages_on_console, shown
 from detseg.structures import Batch
-from detseg.tasks import kind_of
 from detseg.training.callbacks.oom import training_memory_errors
 from detseg.training.nan import StepContext, StepGuard
 from detseg.training.seeding import random_state, restore_random_state, seed_generators
@@ -91,9 +90,7 @@ def range_test(
     """
     rates, own, config = _rates(min_lr, max_lr, num_steps), own or Own(), resolve_data(config)
     seed_generators(config.seed)
-    train_set, val_set = open_data(config, own.data_sets)
-    if own.model is None:
-        config = kind_of(config.model).settings_from_data(config, train_set)
+    config, train_set, val_set = open_data(config, own)
     tested = _tested(config)
     trained = build_task(tested, train_set.classes, load_pretrained=True, model=own.model)
     data = build_data(tested, train_set, val_set)

@@ -1,0 +1,301 @@
+"""Settings that are left out, chosen from the training set and the machine by a few rules (in the spirit of nnU-Net,
+Isensee et al. 2021). docs/recipes.md has the measurements behind each.
+
+What a configuration states is never changed, and the rules go by it: with ``data.image_size`` given, the sizes of
+anchors are chosen for that. A section that is a choice, such as ``data.augmentation``, is chosen whole or not at all.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from detseg.config.load import config_from_dict, stated_settings
+from detseg.config.schema.data import ShapesConfig
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.model import (
+    DetectorConfig,
+    MaskRcnnConfig,
+    RcnnConfig,
+    SegmenterConfig,
+    UNetConfig,
+    YoloConfig,
+)
+from detseg.messages import quoted
+from detseg.training.setup.facts import DataFacts, Machine
+
+logger = logging.getLogger("detseg")
+
+_STEP = 32
+"""Sides of a detector's input are multiples of it."""
+_LEAST_OBJECT, _LEAST_SIDE, _MOST_SIDE = 16, 320, 640
+"""Pixels in the network input: of small objects, and bounds of its longer side."""
+_MOST_MAP_SIDE = {False: 320, True: 512}
+"""Likewise of a network for maps, on a CPU and on a GPU."""
+_FEW_IMAGES = 1000
+"""Up to so many, batches are small, since they give more steps."""
+_NUM_STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 2000, 30, 300
+_NUM_VALIDATIONS = 15
+_COCO_DETECTIONS = 100
+"""Detections of a class in an image that COCO's AP counts."""
+_SMALL_ANCHORS = [[16], [32], [64], [128], [256]]
+_SMALL_ANCHORS_BELOW = 16
+"""Pixels of small objects in the network input, which anchors from 32 pixels on do not fit."""
+_MANY_OBJECTS = 50
+"""In an image; more need more proposals."""
+_MANY_PROPOSALS = {
+    "batch_size_per_image": 256,
+    "pre_nms_top_n_train": 1000,
+    "post_nms_top_n_train": 1000,
+    "pre_nms_top_n": 1000,
+    "post_nms_top_n": 1000,
+}
+_FEW_PROPOSALS = {
+    "batch_size_per_image": 128,
+    "pre_nms_top_n_train": 1000,
+    "post_nms_top_n_train": 500,
+    "pre_nms_top_n": 500,
+    "post_nms_top_n": 300,
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting that was left out.
+
+    Attributes:
+        path: its dotted name, or that of a section.
+        value: of it, plain data.
+        why: the reason, for the log and for comments in a file.
+    """
+
+    path: str
+    value: Any
+    why: str
+
+
+CHOSEN = (
+    "data.image_size",
+    "data.batch_size",
+    "data.num_workers",
+    "data.augmentation",
+    "model.backbone",
+    "model.neck",
+    "model.rpn",
+    "model.roi_heads",
+    "model.mask",
+    "model.output_stride",
+    "model.upsampling",
+    "model.loss",
+    "model.max_detections",
+    "trainer.max_epochs",
+    "trainer.validate_every",
+    "evaluation.max_detections",
+)
+"""All that is ever chosen."""
+
+
+def complete(config: ExperimentConfig, facts: DataFacts, machine: Machine) -> ExperimentConfig:
+    """The settings with those that were left out chosen, each logged with the reason."""
+    choices = recommend(config, facts, machine)
+    for choice in choices:
+        logger.info(f"{choice.path}={json.dumps(choice.value)}: {choice.why}")
+    return _with(config, {choice.path: choice.value for choice in choices})
+
+
+def taken_from(config: ExperimentConfig, stored: Mapping[str, Any]) -> ExperimentConfig:
+    """The settings of a run that is resumed: those that would be chosen are as the run, whose plain settings are
+    ``stored``, had them."""
+    found: dict[str, Any] = {}
+    for path in CHOSEN:
+        value: Any = stored
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is not None and not is_stated(config, path):
+            found[path] = value
+    return _with(config, found)
+
+
+def is_stated(config: ExperimentConfig, path: str) -> bool:
+    """Whether a setting, or a part of that section, was given."""
+    section: Any = config
+    for key in path.split("."):
+        if key not in section.model_fields_set:
+            return False
+        section = getattr(section, key)
+    return True
+
+
+def _with(config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
+    if not values:
+        return config
+    settings = stated_settings(config)
+    for path, value in values.items():
+        *parents, key = path.split(".")
+        section = settings
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[key] = copy.deepcopy(value)
+    return config_from_dict(settings, "settings chosen from the data")
+
+
+def recommend(config: ExperimentConfig, facts: DataFacts, machine: Machine) -> list[Choice]:
+    """What is chosen for the settings that a configuration leaves out; those of the synthetic shapes, and of modules
+    of the user's own, stay at their defaults."""
+    if isinstance(config.data, ShapesConfig) or config.model.name == "custom":
+        return []
+    draft = _Draft(config)
+    draft.choose(_image_size(config, facts, machine))
+    draft.choose(_batch_size(facts))
+    draft.choose(_workers(machine))
+    draft.choose(_epochs(draft.value("data.batch_size"), facts))
+    draft.choose(_validations(draft.value("trainer.max_epochs")))
+    draft.choose(_augmentation(config, facts))
+    for choice in _model(config, draft, facts, machine):
+        draft.choose(choice)
+    for choice in _ceiling(config, facts):
+        draft.choose(choice)
+    return draft.choices
+
+
+class _Draft:
+    """The choices so far, and what was stated."""
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        self._config = config
+        self.choices: list[Choice] = []
+
+    def choose(self, choice: Choice | None) -> None:
+        """Take a choice, where nothing is stated."""
+        if choice is not None and not is_stated(self._config, choice.path):
+            self.choices.append(choice)
+
+    def value(self, path: str) -> Any:
+        """Of a setting, chosen or stated."""
+        for choice in self.choices:
+            if choice.path == path:
+                return choice.value
+        section: Any = self._config
+        for key in path.split("."):
+            section = getattr(section, key)
+        return section
+
+
+def _image_size(config: ExperimentConfig, facts: DataFacts, machine: Machine) -> Choice:
+    path, (height, width) = "data.image_size", facts.hw
+    longer = max(height, width)
+    if isinstance(config.model, SegmenterConfig):
+        most = _MOST_MAP_SIDE[machine.on_gpu]
+        if facts.same_size and longer <= most:
+            return Choice(path, _square_or_both(height, width), "the size of the images: nothing is resampled")
+        scale = min(1.0, most / longer)
+        sides = (height, width) if facts.same_proportions else (longer, longer)
+        value = _square_or_both(*(_rounded(side * scale) for side in sides))
+        return Choice(path, value, f"images are about {width} x {height}{', reduced to save time' * (scale < 1)}")
+    least = min(_LEAST_SIDE, _rounded_up(longer))
+    most = max(least, min(_MOST_SIDE, _rounded_up(longer)))
+    wanted = least if facts.small_object is None else _rounded_up(_LEAST_OBJECT / facts.small_object)
+    side = min(max(wanted, least), most)
+    small = "" if facts.small_object is None else f", small objects are {facts.small_object * side:.0f} pixels there"
+    return Choice(path, side, f"images are about {width} x {height}{small}")
+
+
+def _square_or_both(height: int, width: int) -> int | list[int]:
+    return height if height == width else [height, width]
+
+
+def _rounded(side: float) -> int:
+    return max(_STEP, round(side / _STEP) * _STEP)
+
+
+def _rounded_up(side: float) -> int:
+    return max(_STEP, math.ceil(side / _STEP - 1e-6) * _STEP)
+
+
+def _batch_size(facts: DataFacts) -> Choice:
+    few = facts.num_images < _FEW_IMAGES
+    why = "small batches give more steps" if few else "enough for a steady gradient"
+    return Choice("data.batch_size", 8 if few else 16, f"{facts.num_images} training images: {why}")
+
+
+def _workers(machine: Machine) -> Choice:
+    num_workers = min(8, max(1, machine.num_cores - 1))
+    return Choice("data.num_workers", num_workers, f"cores for this training: {machine.num_cores}")
+
+
+def _epochs(batch_size: int | str, facts: DataFacts) -> Choice:
+    steps = math.ceil(facts.num_images / (batch_size if isinstance(batch_size, int) else 16))
+    epochs = min(max(round(_NUM_STEPS / steps), _FEWEST_EPOCHS), _MOST_EPOCHS)
+    return Choice("trainer.max_epochs", epochs, f"steps of an epoch: {steps}, of the training: {epochs * steps}")
+
+
+def _validations(epochs: int) -> Choice | None:
+    every = max(1, round(epochs / _NUM_VALIDATIONS))
+    why = f"about {_NUM_VALIDATIONS} validations choose the best epoch"
+    return Choice("trainer.validate_every", every, why) if every > 1 else None
+
+
+_DIRECTED = re.compile(r"(^|[^a-z])(left|right|l|r)([^a-z]|$)|^[a-z0-9]$", re.IGNORECASE)
+
+
+def _augmentation(config: ExperimentConfig, facts: DataFacts) -> Choice:
+    chosen: dict[str, Any] = {"color": {"probability": 0.5}}
+    whys = ["measured best from random weights"]
+    if isinstance(config.model, YoloConfig):
+        chosen |= {"affine": {"probability": 0.5}, "mosaic": 0.5, "no_mosaic_last_epochs": 0.15}
+    elif isinstance(config.model, RcnnConfig):
+        chosen |= {"affine": {"probability": 0.5}}
+    else:
+        chosen |= {"scale_jitter": [0.7, 2.0]}
+    if directed := [name for name in facts.class_names if _DIRECTED.search(name)]:
+        chosen["horizontal_flip"] = 0.0
+        whys.append(f"a mirrored {quoted(directed[0])} is another class")
+    return Choice("data.augmentation", chosen, "; ".join(whys))
+
+
+def _model(config: ExperimentConfig, draft: _Draft, facts: DataFacts, machine: Machine) -> Iterator[Choice]:
+    """Smaller parts where a CPU trains from random weights; a model that begins with a checkpoint stays as it is."""
+    model = config.model
+    if getattr(model, "weights", None) is not None or getattr(model, "variant", "custom") != "custom":
+        return
+    if isinstance(model, RcnnConfig):
+        proposals = dict[str, Any]()
+        size = draft.value("data.image_size")
+        side = size if isinstance(size, int) else max(size)
+        if facts.small_object is not None and facts.small_object * side < _SMALL_ANCHORS_BELOW:
+            proposals["anchor_sizes"] = _SMALL_ANCHORS
+        light = "a light network, which a CPU trains in minutes"
+        if not machine.on_gpu and not is_stated(config, "model.backbone"):
+            yield Choice("model.backbone", {"name": "csp_nano"}, light)
+            yield Choice("model.neck", {"name": "fpn", "channels": 64}, light)
+            yield Choice("model.roi_heads", {"hidden": 256, "batch_size_per_image": 128}, light)
+            if isinstance(model, MaskRcnnConfig):
+                yield Choice("model.mask", {"channels": 64}, light)
+            proposals |= _MANY_PROPOSALS if facts.most_objects > _MANY_OBJECTS else _FEW_PROPOSALS
+        if proposals:
+            yield Choice("model.rpn", proposals, f"up to {facts.most_objects} objects an image, some of them small")
+    if isinstance(model, UNetConfig):
+        yield Choice("model.backbone", {"name": "csp_small"}, "trains fast and well from random weights")
+        yield Choice("model.output_stride", 2, "the last level would cost as much as all others together")
+        yield Choice("model.upsampling", "resize", "cheaper, without a checkerboard")
+        yield Choice("model.loss", {"dice": {"weight": 1.0}}, "Dice counts small classes as much as large ones")
+
+
+def _ceiling(config: ExperimentConfig, facts: DataFacts) -> Iterator[Choice]:
+    """Room for all objects of the fullest image."""
+    model = config.model
+    if not isinstance(model, DetectorConfig):
+        return
+    wanted, kept = math.ceil(1.5 * facts.most_objects / 100) * 100, model.max_detections
+    if wanted > kept:
+        yield Choice("model.max_detections", wanted, f"the fullest image has {facts.most_objects} objects")
+        kept = kept if is_stated(config, "model.max_detections") else wanted
+    if facts.most_of_class > _COCO_DETECTIONS < kept:
+        why = f"{facts.most_of_class} objects of a class are in one image, and the {_COCO_DETECTIONS} that COCO counts"
+        yield Choice("evaluation.max_detections", min(wanted, kept), f"{why} could not find all")
