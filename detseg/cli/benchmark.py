@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detseg.atomic_write import check_writable, write_text
 from detseg.cli.tool import exit_on_sigterm, experiment_parser, load_experiment
-from detseg.config.load import config_to_yaml
+from detseg.config.load import printed
 from detseg.errors import ConfigError, require_training_extra
 
 
@@ -26,7 +26,7 @@ def benchmark(argv: Sequence[str]) -> None:
     arguments = parser.parse_intermixed_args(argv)
     config = load_experiment(arguments)
     if arguments.print_config:
-        print(config_to_yaml(config), end="")
+        print(printed(config), end="")
         return
     if arguments.json is not None and arguments.json.is_dir():
         raise ConfigError(f"--json: expected the name of a file, {arguments.json} is a folder")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detseg.atomic_write import check_writable, write_text
 from detseg.cli.tool import exit_on_sigterm, experiment_parser, load_experiment, refuse_inside
-from detseg.config.load import config_to_yaml
+from detseg.config.load import printed
 from detseg.errors import ConfigError, require_training_extra
 from detseg.messages import printable
 
@@ -25,7 +25,7 @@ def find_lr(argv: Sequence[str]) -> None:
     arguments = parser.parse_intermixed_args(argv)
     config = load_experiment(arguments)
     if arguments.print_config:
-        print(config_to_yaml(config), end="")
+        print(printed(config), end="")
         return
     plot: Path = arguments.out
     table = plot.with_name(f"{plot.stem}_losses.csv")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.cli.tool import experiment_parser, load_experiment
-from detseg.config.load import config_to_yaml
+from detseg.config.load import printed
 from detseg.errors import require_training_extra
 
 
@@ -25,7 +25,7 @@ def train(argv: Sequence[str], how_to_resume: str | None = None) -> None:
     if arguments.run_dir is not None:
         config = config.model_copy(update={"run_dir": arguments.run_dir})
     if arguments.print_config:
-        print(config_to_yaml(config), end="")
+        print(printed(config), end="")
         return
 
     require_training_extra("detseg train")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.cli.tool import experiment_parser, load_experiment
-from detseg.config.load import config_to_yaml, file_of
+from detseg.config.load import file_of, printed
 from detseg.config.strict_yaml import read_yaml
 from detseg.errors import ConfigError, require_tuning_extra
 from detseg.messages import printable
@@ -32,7 +32,7 @@ def tune(argv: Sequence[str]) -> None:
     arguments = parser.parse_intermixed_args(argv)
     config = load_experiment(arguments)
     if arguments.print_config:
-        print(config_to_yaml(config), end="")
+        print(printed(config), end="")
         return
     for name in ("space", "trials"):
         if getattr(arguments, name) is None:

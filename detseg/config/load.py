@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sysconfig
+import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from pydantic_core import ErrorDetails
 
 from detseg.config.consistency import contradictions
 from detseg.config.describe import every_setting, in_words
-from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.experiment import CHOSEN_SETTINGS, ExperimentConfig
 from detseg.config.schema.section import Section, kind_name, rename_settings, sections
 from detseg.config.strict_yaml import Override, YamlValue, apply_overrides, needs_quotes, parse_overrides, read_yaml
 from detseg.errors import ConfigError, SettingsError
@@ -79,6 +80,29 @@ def without_download(data: Mapping[str, Any]) -> dict[str, Any]:
 def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
     """Every setting as plain data: dicts, lists, text, numbers, booleans, None."""
     return config.model_dump(mode="json")
+
+
+def is_stated(config: ExperimentConfig, path: str) -> bool:
+    """Whether a setting, or a part of that section, was given."""
+    section: Any = config
+    for key in path.split("."):
+        if key not in section.model_fields_set:
+            return False
+        section = getattr(section, key)
+    return True
+
+
+def printed(config: ExperimentConfig) -> str:
+    """The settings for ``--print-config``: as YAML, below a comment on those that a training chooses."""
+    names = [name for name in CHOSEN_SETTINGS if not is_stated(config, name) and _has(config, name)]
+    text = f"left out, so that a training chooses them from the data (docs/recipes.md): {', '.join(names)}"
+    lines = textwrap.wrap(text, 110, initial_indent="# ", subsequent_indent="# ") if names else []
+    return "".join(f"{line}\n" for line in lines) + config_to_yaml(config)
+
+
+def _has(config: ExperimentConfig, path: str) -> bool:
+    section, _, key = path.rpartition(".")
+    return key in type(getattr(config, section)).model_fields
 
 
 def stated_settings(config: ExperimentConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shlex
 import warnings
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detseg.cli.tool import experiment_parser, load_data_experiment, refuse_inside
-from detseg.config.load import config_to_yaml
+from detseg.config.load import printed
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import CustomModelConfig, MaskRcnnConfig
 from detseg.errors import ConfigError, DataError, DetsegError, MissingSplitError, require_training_extra
@@ -62,7 +63,7 @@ def check(argv: Sequence[str]) -> int:
     target = str(arguments.config)
     config, names = load_data_experiment(arguments)
     if arguments.print_config:
-        print(config_to_yaml(config), end="")
+        print(printed(config), end="")
         return 0
     from detseg.data.build import open_as_stated
     from detseg.data.checks.run import check_splits
@@ -150,7 +151,9 @@ def _expected(config: ExperimentConfig, datasets: dict[str, Any]) -> Expected:
     from detseg.factory import build_model
     from detseg.models.layers import Normalize
     from detseg.tasks import kind_of
+    from detseg.training.setup.recipe import complete
 
+    config = complete(config, datasets.get("train"), logging.DEBUG)
     model, anchors, mean, std = config.model, None, None, None
     of_evaluation = config.data.input_hw, config.evaluation.max_detections
     if isinstance(model, CustomModelConfig):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detseg.cli.tool import experiment_parser, load_data_experiment, refuse_inside
-from detseg.config.load import config_to_yaml
+from detseg.config.load import printed
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError, DataError, require_training_extra
 from detseg.messages import aligned, counted, printable
@@ -55,10 +56,10 @@ def show(argv: Sequence[str]) -> None:
         raise ConfigError(f"--out {out}: expected the name of an image file, such as sheet.jpg or sheet.png")
     config, _ = load_data_experiment(arguments, needs=("outlines", "boxes", "maps"))
     if arguments.print_config:
-        print(config_to_yaml(config), end="")
+        print(printed(config), end="")
         return
     refuse_inside(out, config)
-    dataset = _opened(config, arguments.split)
+    config, dataset = _opened(config, arguments.split)
     for line in dataset.report.lines():
         print(f"{printable(dataset.name)}: {line}")
     if not arguments.augmented:
@@ -82,12 +83,15 @@ def _positive(text: str, most: int) -> int:
     return int(text)
 
 
-def _opened(config: ExperimentConfig, split: Any) -> AnyDataset:
+def _opened(config: ExperimentConfig, split: Any) -> tuple[ExperimentConfig, AnyDataset]:
+    """The settings of a training, and the split."""
     from detseg.tasks import kind_of
+    from detseg.training.setup.recipe import complete
 
     kind = kind_of(config.model)
-    classes = None if split == "train" else kind.open_dataset(config.data, "train").classes
-    return kind.open_dataset(config.data, split, classes)
+    train_set = kind.open_dataset(config.data, "train")
+    dataset = train_set if split == "train" else kind.open_dataset(config.data, split, train_set.classes)
+    return complete(config, train_set, logging.DEBUG), dataset
 
 
 def _raw(dataset: AnyDataset, number: int) -> Drawn:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detseg.cli.tool import experiment_parser, load_data_experiment
-from detseg.config.load import config_to_yaml, plain_to_yaml
+from detseg.config.load import plain_to_yaml, printed
 from detseg.config.schema.data import CustomDataConfig
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError, DataError, require_training_extra
@@ -43,7 +43,7 @@ def split(argv: Sequence[str]) -> None:
     require_training_extra("detseg split")
     config, splits = load_data_experiment(arguments)
     if arguments.print_config:
-        print(config_to_yaml(config), end="")
+        print(printed(config), end="")
         return
     out = _place(config, arguments.out)
     sources = _sources(config, [name for name in splits if name != "test" or arguments.test])

@@ -221,6 +221,28 @@ class EvaluationConfig(Section):
     `weighted_mIoU`. null: there is none."""
 
 
+CHOSEN_SETTINGS = (
+    "data.image_size",
+    "data.batch_size",
+    "data.num_workers",
+    "data.augmentation",
+    "model.backbone",
+    "model.neck",
+    "model.rpn",
+    "model.roi_heads",
+    "model.mask",
+    "model.output_stride",
+    "model.upsampling",
+    "model.loss",
+    "model.max_detections",
+    "trainer.max_epochs",
+    "trainer.validate_every",
+    "evaluation.max_detections",
+)
+"""Settings that a training chooses from its data where they are left out, and where its rules have a reason to; their
+defaults stand for other data, and for modules and data sets that Python gives."""
+
+
 class ExperimentConfig(Section):
     """One experiment: model, data, training, evaluation."""
 

@@ -23,7 +23,6 @@ from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset
 from detseg.data.datasets.fingerprint import fingerprint
-from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.splits import same_files
 from detseg.errors import ConfigError, DataError
 from detseg.factory import build_model
@@ -35,7 +34,6 @@ from detseg.training.callbacks.stopping import StopRequest
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.nan import StepGuard
 from detseg.training.resume import DataGuard
-from detseg.training.setup.facts import DataFacts, Machine
 from detseg.training.setup.recipe import complete
 from detseg.training.task import Task
 
@@ -79,8 +77,8 @@ def open_data(config: ExperimentConfig, own: Own | None = None) -> Opened:
     own = own or Own()
     kind, overfit, given = kind_of(config.model), config.trainer.overfit_batches, own.data_sets
     train_set = kind.open_dataset(config.data, "train") if given is None else given[0]
-    if own.model is None and isinstance(train_set, DetectionDataset | SegmentationDataset):
-        config = complete(config, DataFacts.of(train_set), Machine.of(config.trainer))
+    if own.model is None:
+        config = complete(config, train_set)
     if overfit:
         train_set = _first(train_set, overfit * config.data.num_images)
     _say_issues(train_set)

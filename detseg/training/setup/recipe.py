@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from detseg.config.load import config_from_dict, stated_settings
+from detseg.config.load import config_from_dict, is_stated, stated_settings
 from detseg.config.schema.data import ShapesConfig
-from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.experiment import CHOSEN_SETTINGS, ExperimentConfig
 from detseg.config.schema.model import (
     DetectorConfig,
     MaskRcnnConfig,
@@ -27,6 +27,8 @@ from detseg.config.schema.model import (
     UNetConfig,
     YoloConfig,
 )
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.messages import quoted
 from detseg.training.setup.facts import DataFacts, Machine
 
@@ -80,59 +82,32 @@ class Choice:
     why: str
 
 
-CHOSEN = (
-    "data.image_size",
-    "data.batch_size",
-    "data.num_workers",
-    "data.augmentation",
-    "model.backbone",
-    "model.neck",
-    "model.rpn",
-    "model.roi_heads",
-    "model.mask",
-    "model.output_stride",
-    "model.upsampling",
-    "model.loss",
-    "model.max_detections",
-    "trainer.max_epochs",
-    "trainer.validate_every",
-    "evaluation.max_detections",
-)
-"""All that is ever chosen."""
-
-
-def complete(config: ExperimentConfig, facts: DataFacts, machine: Machine) -> ExperimentConfig:
-    """The settings with those that were left out chosen, each logged with the reason."""
-    choices = recommend(config, facts, machine)
+def complete(config: ExperimentConfig, train_set: object, level: int = logging.INFO) -> ExperimentConfig:
+    """The settings with those that were left out chosen for a training set of detseg's readers, each logged with the
+    reason; for another set they stay as they are. DataError: the header of an image is wrong."""
+    if not isinstance(train_set, DetectionDataset | SegmentationDataset):
+        return config
+    choices = recommend(config, DataFacts.of(train_set), Machine.of(config.trainer))
     for choice in choices:
-        logger.info(f"{choice.path}={json.dumps(choice.value)}: {choice.why}")
-    return _with(config, {choice.path: choice.value for choice in choices})
+        logger.log(level, f"{choice.path}={json.dumps(choice.value)}: {choice.why}")
+    return with_choices(config, {choice.path: choice.value for choice in choices})
 
 
 def taken_from(config: ExperimentConfig, stored: Mapping[str, Any]) -> ExperimentConfig:
     """The settings of a run that is resumed: those that would be chosen are as the run, whose plain settings are
     ``stored``, had them."""
     found: dict[str, Any] = {}
-    for path in CHOSEN:
+    for path in CHOSEN_SETTINGS:
         value: Any = stored
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
         if value is not None and not is_stated(config, path):
             found[path] = value
-    return _with(config, found)
+    return with_choices(config, found)
 
 
-def is_stated(config: ExperimentConfig, path: str) -> bool:
-    """Whether a setting, or a part of that section, was given."""
-    section: Any = config
-    for key in path.split("."):
-        if key not in section.model_fields_set:
-            return False
-        section = getattr(section, key)
-    return True
-
-
-def _with(config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
+def with_choices(config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
+    """The settings with these values, by their dotted names."""
     if not values:
         return config
     settings = stated_settings(config)
@@ -192,7 +167,7 @@ def _image_size(config: ExperimentConfig, facts: DataFacts, machine: Machine) ->
     longer = max(height, width)
     if isinstance(config.model, SegmenterConfig):
         most = _MOST_MAP_SIDE[machine.on_gpu]
-        if facts.same_size and longer <= most:
+        if facts.same_size and longer <= most and min(height, width) >= _STEP:
             return Choice(path, _square_or_both(height, width), "the size of the images: nothing is resampled")
         scale = min(1.0, most / longer)
         sides = (height, width) if facts.same_proportions else (longer, longer)

@@ -12,15 +12,15 @@ import pytest
 
 from detseg.checkpoint import read_model_checkpoint
 from detseg.cli import main
-from detseg.config.load import config_from_dict, config_to_dict, load_config
-from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.load import config_from_dict, config_to_dict, is_stated, load_config
+from detseg.config.schema.experiment import CHOSEN_SETTINGS, ExperimentConfig
 from detseg.data.build import resolve_data
 from detseg.tasks import kind_of
 from detseg.training.run import train
 from detseg.training.setup import recipe
 from detseg.training.setup.build import open_data
 from detseg.training.setup.facts import DataFacts, Machine
-from detseg.training.setup.recipe import CHOSEN, complete, is_stated, recommend, taken_from
+from detseg.training.setup.recipe import recommend, taken_from, with_choices
 from tests.shared_data import shared_data
 from tests.tiny import TinyRun
 
@@ -45,6 +45,10 @@ def bare(model_name: str, root: Path | str = "nowhere", **sections: dict[str, An
     for name, section in sections.items():
         settings[name] = settings.get(name, {}) | section
     return config_from_dict(settings)
+
+
+def completed(config: ExperimentConfig, facts: DataFacts, machine: Machine) -> ExperimentConfig:
+    return with_choices(config, chosen(config, facts, machine))
 
 
 def chosen(config: ExperimentConfig, facts: DataFacts = PHOTOS, machine: Machine = CPU) -> dict[str, Any]:
@@ -77,10 +81,10 @@ def test_the_rules_on_real_sets(folder: str, model: str, expected: dict[str, Any
 @pytest.mark.parametrize("machine", [CPU, GPU])
 def test_what_is_chosen_is_a_valid_configuration_and_is_chosen_once(model: str, machine: Machine) -> None:
     facts = replace(PHOTOS, num_images=30, small_object=0.01, most_objects=700, most_of_class=600)
-    config = complete(bare(model), facts, machine)
+    config = completed(bare(model), facts, machine)
     assert chosen(config, facts, machine) == {}
     assert config_from_dict(config_to_dict(config)) == config
-    assert set(chosen(bare(model), facts, machine)) <= set(CHOSEN)
+    assert set(chosen(bare(model), facts, machine)) <= set(CHOSEN_SETTINGS)
 
 
 STATED: dict[str, Any] = {
@@ -108,13 +112,13 @@ def test_what_is_stated_is_never_changed() -> None:
     config = bare("mask_rcnn", **sections)
     facts = replace(PHOTOS, small_object=0.01, most_objects=700, most_of_class=600)
     assert all(is_stated(config, path) for path in STATED)
-    assert complete(config, facts, CPU) == config
+    assert completed(config, facts, CPU) == config
     for path, value in STATED.items():  # each of them alone
         section, key = path.split(".")
         if not path.endswith("max_detections"):  # as many must be kept as are counted
             one = bare("mask_rcnn", **{section: {key: value}})
             assert path not in chosen(one, facts)
-            complete(one, facts, CPU)
+            completed(one, facts, CPU)
 
 
 def test_the_rules_go_by_what_is_stated() -> None:
