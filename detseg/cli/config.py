@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detseg.cli.tool import ToolParser
 from detseg.config.describe import help_text
@@ -85,18 +85,22 @@ def config(argv: Sequence[str]) -> None:
     what = "new: the folder of your data, whose layout is found out; explain: a setting or section, as model.head (all)"
     parser.add_argument("what", nargs="?", default="", metavar="DIR|SETTING", help=what)
     parser.add_argument("--model", choices=tuple(_LAYOUTS), help="new: the model (one that learns from the data)")
+    budget = "new DIR: how long a training may take, such as 30m or 2h (as many epochs as measured well)"
+    parser.add_argument("--budget", metavar="TIME", help=budget)
     parser.add_argument("--data", choices=tuple(_DATA), help="new, without DIR: the layout of the data (voc)")
     arguments = parser.parse_intermixed_args(argv)
     if arguments.action == "explain":
-        if arguments.model or arguments.data:
-            raise ConfigError("--model and --data are for `detseg config new`, not for `explain`; leave them out")
+        if arguments.model or arguments.data or arguments.budget:
+            raise ConfigError("--model, --data and --budget are for `config new`, not for `explain`; leave them out")
         print(help_text(arguments.what))
         return
     if arguments.what:
         if arguments.data:
             raise ConfigError("--data is for a file without DIR, whose layout is found out; leave one of them out")
-        print(_new_for_folder(Path(arguments.what), arguments.model), end="")
+        print(_new_for_folder(Path(arguments.what), arguments.model, arguments.budget), end="")
         return
+    if arguments.budget:
+        raise ConfigError("--budget is for the file of a folder: detseg config new DIR --budget 30m")
     model, data = arguments.model or "yolo", arguments.data or "voc"
     if data not in (layouts := _LAYOUTS[model]):
         raise ConfigError(f"--data {data}: has not what {model} learns; take {' or '.join(layouts)}")
@@ -105,7 +109,7 @@ def config(argv: Sequence[str]) -> None:
     print(text.replace(boxes, masks) if model in ("fcn", "unet") else text, end="")
 
 
-def _new_for_folder(folder: Path, model: str | None) -> str:
+def _new_for_folder(folder: Path, model: str | None, budget: str | None) -> str:
     """The file for a folder of data, with what was found in it as comments."""
     if not folder.is_dir():
         what = f"{printable(str(folder))!r}: `detseg config new` takes a folder of data, and there is none of this name"
@@ -115,7 +119,9 @@ def _new_for_folder(folder: Path, model: str | None) -> str:
     needs = {"mask_rcnn": "outlines", "fcn": "maps", "unet": "maps"}
     found = recognise(folder, needs.get(model, "boxes") if model else None)  # type: ignore[arg-type]  # values above
     model = model or ("yolo" if "boxes" in found.layout.has else "unet")
-    settings = {"data": found.settings, "model": {"name": model}}
+    settings: dict[str, dict[str, Any]] = {"data": found.settings, "model": {"name": model}}
+    if budget is not None:
+        settings["trainer"] = {"budget": budget}
     lines = [printable(f"# {line}") for line in found.lines]
     try:
         choices = _choices(config_from_dict(settings, str(folder)))

@@ -20,7 +20,10 @@ def train(argv: Sequence[str], how_to_resume: str | None = None) -> None:
     )
     parser.add_argument("--resume", nargs="?", const="last", type=_checkpoint, metavar="CKPT", help=resume)
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to write; the same as run_dir=DIR")
+    parser.add_argument("--budget", metavar="TIME", help="30m, 2h: train as many epochs as fit; as trainer.budget=TIME")
     arguments = parser.parse_intermixed_args(argv)
+    if arguments.budget is not None:
+        arguments.overrides.append(f"trainer.budget={arguments.budget}")
     config = load_experiment(arguments)
     if arguments.run_dir is not None:
         config = config.model_copy(update={"run_dir": arguments.run_dir})

@@ -100,6 +100,8 @@ def _check_base(config: ExperimentConfig) -> None:
         raise ConfigError("trainer.fast_dev_run: leaves nothing to compare; set it to false")
     if trainer.max_time is not None:
         raise ConfigError("trainer.max_time: would stop trials halfway; leave it out, --time ends a search")
+    if trainer.budget is not None:
+        raise ConfigError("trainer.budget: trials are compared after as many epochs; set trainer.max_epochs instead")
     wrong = {"devices": trainer.devices not in ("auto", 1), "num_nodes": trainer.num_nodes != 1}
     for name in (name for name, is_wrong in wrong.items() if is_wrong):
         fix = "set it to 1, and start the command once for each GPU with its CUDA_VISIBLE_DEVICES"

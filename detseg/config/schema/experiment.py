@@ -6,6 +6,7 @@ is reported before torch loads.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -137,6 +138,9 @@ class TrainerConfig(Section):
 
     max_epochs: PositiveInt = 100
     """Passes over the training set."""
+    budget: Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]+)?[smh]$")] | None = None
+    """How long the training may take, in seconds, minutes or hours: `90s`, `30m`, `2.5h`. The speed is measured first,
+    and `max_epochs`, whatever it says, replaced by what fits; for one process. null: `max_epochs` counts."""
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """What to run on."""
     devices: PositiveInt | Literal["auto"] = "auto"
@@ -196,6 +200,13 @@ class TrainerConfig(Section):
     compile: bool = False
     """Compile the model (of a two-stage detector backbone and neck) with torch.compile for training; needs a C++
     compiler on CPUs, and minutes at the beginning. Validations compute as evaluation does, without it."""
+
+    @property
+    def budget_seconds(self) -> float:
+        """``budget`` in seconds; infinite where there is none."""
+        if self.budget is None:
+            return math.inf
+        return float(self.budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.budget[-1]]
 
     @property
     def max_seconds(self) -> float | None:

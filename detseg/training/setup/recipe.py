@@ -43,7 +43,7 @@ _MOST_MAP_SIDE = {False: 320, True: 512}
 _FEW_IMAGES = 1000
 """Up to so many, batches are small, since they give more steps."""
 _NUM_STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 2000, 30, 300
-_NUM_VALIDATIONS = 15
+NUM_VALIDATIONS = 15
 _COCO_DETECTIONS = 100
 """Detections of a class in an image that COCO's AP counts."""
 _SMALL_ANCHORS = [[16], [32], [64], [128], [256]]
@@ -103,6 +103,8 @@ def taken_from(config: ExperimentConfig, stored: Mapping[str, Any]) -> Experimen
             value = value.get(key) if isinstance(value, Mapping) else None
         if value is not None and not is_stated(config, path):
             found[path] = value
+    if config.trainer.budget is not None:
+        found |= {"trainer.max_epochs": stored["trainer"]["max_epochs"], "trainer.budget": None}
     return with_choices(config, found)
 
 
@@ -129,8 +131,9 @@ def recommend(config: ExperimentConfig, facts: DataFacts, machine: Machine) -> l
     draft.choose(_image_size(config, facts, machine))
     draft.choose(_batch_size(facts))
     draft.choose(_workers(machine))
-    draft.choose(_epochs(draft.value("data.batch_size"), facts))
-    draft.choose(_validations(draft.value("trainer.max_epochs")))
+    if config.trainer.budget is None:
+        draft.choose(_epochs(draft.value("data.batch_size"), facts))
+        draft.choose(_validations(draft.value("trainer.max_epochs")))
     draft.choose(_augmentation(config, facts))
     for choice in _model(config, draft, facts, machine):
         draft.choose(choice)
@@ -211,8 +214,8 @@ def _epochs(batch_size: int | str, facts: DataFacts) -> Choice:
 
 
 def _validations(epochs: int) -> Choice | None:
-    every = max(1, round(epochs / _NUM_VALIDATIONS))
-    why = f"about {_NUM_VALIDATIONS} validations choose the best epoch"
+    every = max(1, round(epochs / NUM_VALIDATIONS))
+    why = f"about {NUM_VALIDATIONS} validations choose the best epoch"
     return Choice("trainer.validate_every", every, why) if every > 1 else None
 
 

@@ -125,7 +125,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.write_text(file.read_text().replace('"lamp post"', '"<script>alert(1)</script>"'))
     paths = ", ".join(f"{s}_images: {s}, {s}_annotations: {s}.json" for s in ("train", "val"))
     settings = f"data: {{name: coco, root: {planted.root}, image_size: 128, on_bad_sample: skip, {paths}}}\n"
-    (folder / "check.yaml").write_text(settings + "model: {name: mask_rcnn, rpn: {nms_iou: 0.7}}\nevaluation: {max_detections: 20}\n")
+    (folder / "check.yaml").write_text(
+        settings + "model: {name: mask_rcnn, rpn: {nms_iou: 0.7}}\nevaluation: {max_detections: 20}\n"
+    )
     arguments = ["check", str(folder / "check.yaml"), "--json", str(folder / "check.json")]
     assert main([*arguments, "--html", str(folder / "check.html")]) == 2
     return folder / "check.html"
