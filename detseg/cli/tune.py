@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.cli.tool import experiment_parser, load_experiment
-from detseg.config.load import file_of, is_stated, printed
+from detseg.config.load import file_of, printed
 from detseg.config.strict_yaml import read_yaml
 from detseg.errors import ConfigError, require_tuning_extra
 from detseg.messages import printable
@@ -44,18 +43,11 @@ def tune(argv: Sequence[str]) -> None:
 
     require_tuning_extra("detseg tune")
     from detseg.cli.signals import stop_on_signals
-    from detseg.data.build import resolve_data
-    from detseg.tasks import kind_of
     from detseg.training.setup.build import criterion_of
-    from detseg.training.setup.recipe import complete
     from detseg.tuning.objective import goal_of
     from detseg.tuning.search import tune as run
     from detseg.tuning.study import Plan
 
-    if not is_stated(config, "trainer.max_epochs"):  # one number for all trials; the rest each chooses for itself
-        config = resolve_data(config)
-        config = complete(config, kind_of(config.model).open_dataset(config.data, "train"), logging.DEBUG)
-        arguments.overrides.append(f"trainer.max_epochs={config.trainer.max_epochs}")
     goal = goal_of(criterion_of(config), arguments.minimize, arguments.subject_to)
     plan = Plan(
         name,

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.experiment import CHOSEN_SETTINGS, ExperimentConfig
 from detseg.config.schema.section import Section, kind_name, sections
 from detseg.errors import ConfigError
 from detseg.messages import did_you_mean, quoted, shown
@@ -36,7 +36,8 @@ class Setting:
     def form(self) -> str:
         """Kinds, type and default."""
         kinds = f" ({', '.join(self.kinds)})" if self.kinds else ""
-        return f"{kinds}: {self.type}; {'required' if self.default is None else f'default {self.default}'}"
+        chosen = " (left out: may be chosen from the data)" if self.path in CHOSEN_SETTINGS else ""
+        return f"{kinds}: {self.type}; {'required' if self.default is None else f'default {self.default}{chosen}'}"
 
 
 def every_setting() -> list[Setting]:

@@ -60,13 +60,10 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     run_dir, checkpoint = _run_directory(config := resolve_data(config), config_path, resume)
     if checkpoint is not None:
         checkpoint = sound_checkpoint(checkpoint) if resume in ("last", "auto") else checkpoint
-        content = read_raw_checkpoint(checkpoint)
-        config = taken_from(config, content[ENTRY].get("config") or {})
-        over = why_over(content, config_to_dict(config), config.trainer.max_epochs) if resume == "auto" else None
-        if over is not None:  # a job that a cluster has started once more
+        config, over = _resumed(config, checkpoint)
+        if over is not None and resume == "auto":  # a job that a cluster has started once more
             logger.info(over)
             return run_dir
-        del content  # as large as the model
     if config.seed >= 2**32:
         raise ConfigError(f"seed: expected a whole number below 2**32, which is what numpy takes, got {config.seed}")
     if config.data.batch_size == "auto" and checkpoint is None:
@@ -120,6 +117,13 @@ def _fit(
         raise RunStoppedError(str(interrupted)) from None
     finally:
         files.close()
+
+
+def _resumed(config: ExperimentConfig, checkpoint: Path) -> tuple[ExperimentConfig, str | None]:
+    """The settings with what the run had chosen, and why nothing is left to train."""
+    content = read_raw_checkpoint(checkpoint)
+    config = taken_from(config, content[ENTRY].get("config") or {})
+    return config, why_over(content, config_to_dict(config), config.trainer.max_epochs)
 
 
 def _is_first_process() -> bool:

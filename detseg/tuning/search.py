@@ -16,14 +16,17 @@ from optuna.study import Study
 from optuna.trial import Trial as Attempt
 from sqlalchemy.exc import SQLAlchemyError
 
-from detseg.config.load import config_from_dict
+from detseg.config.load import config_from_dict, is_stated
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.strict_yaml import Override
+from detseg.data.build import resolve_data
 from detseg.errors import ConfigError, DetsegError, RunStoppedError
 from detseg.factory.backbones import build_backbone
 from detseg.messages import listed, messages_on_console, messages_to_file, one_line
+from detseg.tasks import kind_of
 from detseg.training.callbacks.stopping import StopRequest
 from detseg.training.setup.build import criterion_of
+from detseg.training.setup.recipe import complete
 from detseg.tuning.objective import Goal, metrics_text, train_and_measure
 from detseg.tuning.results import best_of, conclusion, trial_dir, write_results
 from detseg.tuning.sampling import grid_size, sampler_of
@@ -67,6 +70,7 @@ def tune(
     """
     _check_base(plan.base)
     _check_space(plan)
+    plan = _with_epochs(plan)
     if plan.sampler == "grid":
         plan = replace(plan, num_trials=min(plan.num_trials, grid_size(plan.space)))
     stop, grace = stop or StopRequest(), 6 * beat
@@ -106,6 +110,16 @@ def _check_base(config: ExperimentConfig) -> None:
     for name in (name for name, is_wrong in wrong.items() if is_wrong):
         fix = "set it to 1, and start the command once for each GPU with its CUDA_VISIBLE_DEVICES"
         raise ConfigError(f"trainer.{name}: a trial has one device, got {getattr(trainer, name)}; {fix}")
+
+
+def _with_epochs(plan: Plan) -> Plan:
+    """The plan with one number of epochs for all trials, where that is left out; other settings that are left out each
+    trial chooses for itself."""
+    if is_stated(plan.base, "trainer.max_epochs"):
+        return plan
+    config = resolve_data(plan.base)
+    config = complete(config, kind_of(config.model).open_dataset(config.data, "train"), logging.DEBUG)
+    return replace(plan, overrides=[*plan.overrides, f"trainer.max_epochs={config.trainer.max_epochs}"])
 
 
 def _check_space(plan: Plan) -> None:

@@ -79,7 +79,10 @@ def test_the_module_is_the_command() -> None:
             "'extra': `detseg config new` takes a folder of data, and there is none of this",
         ),
         (["config", "new", ".", "--data", "voc"], "--data is for a file without DIR, whose layout is found out; leave"),
-        (["config", "explain", "--model", "fcn"], "--model and --data are for `detseg config new`, not for `explain`"),
+        (
+            ["config", "explain", "--model", "fcn"],
+            "--model, --data and --budget are for `config new`",
+        ),
         (["config", "new", "--model", "mask_rcnn"], "--data voc: has not what mask_rcnn learns; take coco or "),
         (["config", "new", "--model", "yolo", "--data", "mask_folder"], "--data mask_folder: has not what yolo learns"),
     ],
@@ -117,7 +120,8 @@ def test_a_new_file_is_settings(model: str, data: str, capsys: pytest.CaptureFix
 
 def test_settings_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     one = out_of(capsys, "config", "explain", "trainer.max_epochs")
-    assert "  trainer.max_epochs: a whole number of at least 1; default 100\n      Passes" in one
+    chosen = "(left out: may be chosen from the data)"
+    assert f"  trainer.max_epochs: a whole number of at least 1; default 100 {chosen}\n      Passes" in one
     assert set(one.splitlines()) < set(out_of(capsys, "config", "explain", "trainer").splitlines())
     assert "model.backbone.name" in out_of(capsys, "config", "explain")
 
