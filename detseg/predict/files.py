@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +82,13 @@ def predict_files(
         batch_size: images, or tiles of an image, that the network sees at a time.
         pictures: whether to write the drawn copies.
         refine: what is kept of each result.
-        overwrite: whether results of an earlier run, and files that people correct, may be replaced. Unless it is
-            resumed, they are removed before this one begins.
+        overwrite: whether results of an earlier run, and files that people correct, are removed before this one begins.
         resume: predict only for what the earlier run in ``out`` has no results of; there need be none. Files of single
-            images that exist stay, unless ``overwrite``; a warning names those that differ.
+            images that people corrected stay, unless ``overwrite``, and are named in a warning.
         model_id: what tells the model from others, such as a checksum; only a run of the same one is resumed.
         share: the part of this process, where several do a run together.
         allow_network: whether images may be downloaded from addresses.
-        also_replaced: more files to remove then, which are written after this run.
+        also_replaced: more files that ``overwrite`` removes, such as those of videos, which are written afterwards.
         options: of the predictor's call, such as ``tile``.
 
     Raises:
@@ -101,23 +101,13 @@ def predict_files(
     copies = _drawn_copies(images, out, pictures)
     settings = run_settings(predictor, refine, model_id, batch_size, pictures, options)
     settings |= {"mask_values": mask_values or MASK_VALUES[0]}
-
-    def is_made(image: ImageFile, entry: Entry) -> bool:
-        return output.is_made(image, entry) and (copies is None or copies[image.number - 1].exists())
-
     try_options(predictor, refine, batch_size, options)
-    with Journal(out, images, settings, share, batch_size, is_made) as journal:
+    with Journal(out, images, settings, share, batch_size, partial(_is_made, output, copies)) as journal:
         _check_files(output, images, copies, overwrite or (resume and journal.exists()))
         replaced = [*_replaced(output, journal.own_images, copies, share), *also_replaced] if overwrite else []
         journal.open(resume, overwrite, replaced)
-        try:
-            _do(FileRun(predictor, images, output, journal, share, batch_size, copies, refine, options), journal)
-        finally:  # also of what was interrupted
-            _warn_of_left(list(existing.left))
-            if share.rank == 0:
-                _list_unreadable(journal.errors, out / UNREADABLE)
-    if share.rank == 0 and journal.errors:
-        raise _left_out(journal.errors, len(images), out / UNREADABLE)
+        run = FileRun(predictor, images, output, journal, share, batch_size, copies, refine, options)
+        _do(run, existing, out / UNREADABLE)
     return RunSummary(len(images), tuple(passed_over))
 
 
@@ -140,7 +130,12 @@ def is_output(place: Place, name: Path, out: Path) -> bool:
     return real_out in place.resolve().parents and place.parents[len(name.parts) - 1].resolve() in real_out.parents
 
 
-def _do(run: FileRun, journal: Journal) -> None:
+def _is_made(output: Output, copies: Sequence[Path] | None, image: ImageFile, entry: Entry) -> bool:
+    return output.is_made(image, entry) and (copies is None or copies[image.number - 1].exists())
+
+
+def _do(run: FileRun, existing: ExistingFiles, unreadable: Path) -> None:
+    """Predict and write; and say, also of what was interrupted, which files stayed and which images are left out."""
     try:
         run.predict()
         run.finish()
@@ -148,9 +143,16 @@ def _do(run: FileRun, journal: Journal) -> None:
         run.interrupted()
         raise
     except DetsegError:
-        if journal.num_done:
-            logger.warning(journal.progress())
+        if run.journal.num_done:
+            logger.warning(run.journal.progress())
         raise
+    finally:
+        _warn_of_left(list(existing.left))
+        if run.share.rank == 0:
+            _list_unreadable(run.journal.errors, unreadable)
+    if run.share.rank == 0 and (errors := run.journal.errors):
+        more = f"; and {len(errors) - 3} more, all listed in {unreadable}" if len(errors) > 3 else ""
+        raise LeftOutError(f"{len(errors)} of {len(run.images)} images were left out: {'; '.join(errors[:3])}{more}")
 
 
 def _open_output(
@@ -258,8 +260,3 @@ def _list_unreadable(errors: Sequence[str], file: Path) -> None:
         return
     with write_errors(file), atomic_write(file, "w", encoding="utf-8", errors="backslashreplace") as lines:
         lines.writelines(f"{printable(error)}\n" for error in errors)
-
-
-def _left_out(errors: Sequence[str], num_images: int, file: Path) -> LeftOutError:
-    more = f"; and {len(errors) - 3} more, all listed in {file}" if len(errors) > 3 else ""
-    return LeftOutError(f"{len(errors)} of {num_images} images were left out: {'; '.join(errors[:3])}{more}")

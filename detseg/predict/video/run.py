@@ -54,8 +54,7 @@ def predict_videos(
         predictor: of objects, or of the class of every pixel.
         videos: of ``split_videos``.
         out: folder for ``NAME.mp4``, with the results drawn on the frames, and ``NAME_frames.jsonl``.
-        batch_size: frames that the network sees at a time.
-        pictures: whether to write the drawn videos.
+        batch_size, pictures: frames that the network sees at a time, and whether to write the drawn videos.
         track: whether objects get numbers that stay with them.
         refine: what is kept of each result.
         overwrite: whether files of an earlier run may be replaced.
@@ -70,12 +69,7 @@ def predict_videos(
             what could be decoded is written, or could not be opened.
     """
     refine.check(predictor.classes, isinstance(predictor, ObjectPredictor))
-    least = 0.0
-    if track:
-        if not isinstance(predictor, ObjectPredictor):
-            raise ConfigError("track: follows objects, and this is a segmentation model; leave it out")
-        least = refine.lowest_score(predictor.score_threshold, predictor.classes)
-        ObjectTracker(1.0, least)  # says what is missing
+    least = _least_score(predictor, refine) if track else 0.0
     settings = run_settings(predictor, refine, model_id, batch_size, pictures, options) | {"track": track}
     places = video_places(videos, out, settings, overwrite, resume)
     try_options(predictor, refine, batch_size, dict(options))
@@ -98,6 +92,15 @@ def predict_videos(
         more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
         of = f"{len(failed)} of {len(videos)} videos are not whole: " if len(videos) > 1 else ""
         raise DataError(f"{of}{'; '.join(failed[:3])}{more}")
+
+
+def _least_score(predictor: ImagePredictor[Any], refine: Refinement) -> float:
+    """Of the detections that are tracked. DetsegError: there are none, or tracking is not installed."""
+    if not isinstance(predictor, ObjectPredictor):
+        raise ConfigError("track: follows objects, and this is a segmentation model; leave it out")
+    least = refine.lowest_score(predictor.score_threshold, predictor.classes)
+    ObjectTracker(1.0, least)  # says what is missing
+    return least
 
 
 def video_places(
