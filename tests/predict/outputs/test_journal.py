@@ -24,6 +24,7 @@ from detseg.errors import DataError, DetsegError, LeftOutError
 from detseg.predict import Predictor, SegmentationPredictor
 from detseg.predict.files import predict_files
 from detseg.predict.outputs import ImageFile, Journal, Share
+from detseg.predict.refine import Refinement
 from detseg.structures import ClassTable
 from tests.cli.mistakes import said
 from tests.predict.networks import FoundMasks, noise, two_levels, write_rcnn
@@ -301,6 +302,18 @@ def test_results_of_an_earlier_run(images: Path, tmp_path: Path) -> None:
     assert content_of(out) == before
     predict_files(detector()[0], [images], out, overwrite=True)
     assert content_of(out) == before
+
+
+def test_settings_that_do_not_matter(images: Path, tmp_path: Path) -> None:
+    """The order of the classes; and those of another run that has begun, and has no results."""
+    one, other = Refinement(classes=("road", "car")), Refinement(classes=("car", "road"))
+    predict_files(detector()[0], [images / "0.png"], tmp_path / "other")
+    header = (tmp_path / "other" / "results.jsonl").read_bytes().splitlines(keepends=True)[0]
+    predict_files(detector()[0], [images], tmp_path / "out", refine=one)
+    before = content_of(tmp_path / "out")
+    (tmp_path / "out" / "results.1.jsonl").write_bytes(header)
+    predict_files(detector()[0], [images], tmp_path / "out", refine=other, resume=True)
+    assert content_of(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("text", ["mine\n", '{"number": 1}\n', "[]\n", "mine"])
