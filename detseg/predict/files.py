@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detseg.atomic_write import atomic_write
+from detseg.atomic_write import atomic_write, write_errors
 from detseg.data.images.sources import Place, find_sources
 from detseg.draw import can_be_written
 from detseg.errors import ConfigError, DataError, DetsegError, LeftOutError
@@ -18,8 +19,9 @@ from detseg.messages import counted, listed, messages_on_console, printable
 from detseg.predict import EXPORT_FORMATS, MASK_VALUES
 from detseg.predict.interface import ImagePredictor, ObjectPredictor
 from detseg.predict.outputs import DetectionOutput, ExistingFiles, ImageFile, Journal, LabelOutput, Output, Share
+from detseg.predict.outputs.output import Entry
 from detseg.predict.refine import Refinement
-from detseg.predict.run import FileRun, try_options
+from detseg.predict.run import FileRun, run_settings, try_options
 
 logger = logging.getLogger("detseg")
 
@@ -63,6 +65,7 @@ def predict_files(
     model_id: str = "",
     share: Share = _ALONE,
     allow_network: bool = False,
+    also_replaced: Sequence[Path] = (),
     **options: Any,
 ) -> RunSummary:
     """Predict for every image; draw what is found, and write it in files for other programs.
@@ -79,12 +82,13 @@ def predict_files(
         batch_size: images, or tiles of an image, that the network sees at a time.
         pictures: whether to write the drawn copies.
         refine: what is kept of each result.
-        overwrite: whether results of an earlier run, and files that people correct, may be replaced.
+        overwrite: whether results of an earlier run, and files that people correct, are removed before this one begins.
         resume: predict only for what the earlier run in ``out`` has no results of; there need be none. Files of single
-            images that exist stay, unless ``overwrite``; a warning names those that differ.
+            images that people corrected stay, unless ``overwrite``, and are named in a warning.
         model_id: what tells the model from others, such as a checksum; only a run of the same one is resumed.
         share: the part of this process, where several do a run together.
         allow_network: whether images may be downloaded from addresses.
+        also_replaced: more files that ``overwrite`` removes, such as those of videos, which are written afterwards.
         options: of the predictor's call, such as ``tile``.
 
     Raises:
@@ -95,17 +99,15 @@ def predict_files(
     output = _open_output(predictor, out, formats, mask_values, refine, existing)
     images = _find_images(sources, out, passed_over, allow_network)
     copies = _drawn_copies(images, out, pictures)
-    settings = _settings(predictor, refine) | options | {"mask_values": mask_values or MASK_VALUES[0]}
-    settings |= {"model": model_id, "batch_size": batch_size, "pictures": pictures}
-    made = [output.made(image.name) + ([copies[image.number - 1]] if copies else []) for image in images]
+    settings = run_settings(predictor, refine, model_id, batch_size, pictures, options)
+    settings |= {"mask_values": mask_values or MASK_VALUES[0]}
     try_options(predictor, refine, batch_size, options)
-    with Journal(out, images, settings, share, batch_size, made) as journal:
+    with Journal(out, images, settings, share, batch_size, partial(_is_made, output, copies)) as journal:
         _check_files(output, images, copies, overwrite or (resume and journal.exists()))
-        journal.open(resume, overwrite)
-        _do(FileRun(predictor, images, output, journal, share, batch_size, copies, refine, options), journal)
-    _warn_of_left(existing.left)
-    if share.rank == 0:
-        _list_unreadable(journal.errors, len(images), out / UNREADABLE)
+        replaced = [*_replaced(output, journal.own_images, copies, share), *also_replaced] if overwrite else []
+        journal.open(resume, overwrite, replaced)
+        run = FileRun(predictor, images, output, journal, share, batch_size, copies, refine, options)
+        _do(run, existing, out / UNREADABLE)
     return RunSummary(len(images), tuple(passed_over))
 
 
@@ -128,7 +130,12 @@ def is_output(place: Place, name: Path, out: Path) -> bool:
     return real_out in place.resolve().parents and place.parents[len(name.parts) - 1].resolve() in real_out.parents
 
 
-def _do(run: FileRun, journal: Journal) -> None:
+def _is_made(output: Output, copies: Sequence[Path] | None, image: ImageFile, entry: Entry) -> bool:
+    return output.is_made(image, entry) and (copies is None or copies[image.number - 1].exists())
+
+
+def _do(run: FileRun, existing: ExistingFiles, unreadable: Path) -> None:
+    """Predict and write; and say, also of what was interrupted, which files stayed and which images are left out."""
     try:
         run.predict()
         run.finish()
@@ -136,22 +143,16 @@ def _do(run: FileRun, journal: Journal) -> None:
         run.interrupted()
         raise
     except DetsegError:
-        if journal.num_done:
-            logger.warning(journal.progress())
+        if run.journal.num_done:
+            logger.warning(run.journal.progress())
         raise
-
-
-def _settings(predictor: ImagePredictor[Any], refine: Refinement) -> dict[str, Any]:
-    """What results depend on; formats are not among it, since they are written from the results."""
-    return {
-        "classes of the model": list(predictor.classes.names),
-        **predictor.settings,
-        "classes": list(refine.classes),
-        "thresholds": dict(refine.thresholds),
-        "calibration": None if refine.calibration is None else refine.calibration.fingerprint,
-        "min_area": refine.min_area,
-        "fill_holes": refine.fill_holes,
-    }
+    finally:
+        _warn_of_left(list(existing.left))
+        if run.share.rank == 0:
+            _list_unreadable(run.journal.errors, unreadable)
+    if run.share.rank == 0 and (errors := run.journal.errors):
+        more = f"; and {len(errors) - 3} more, all listed in {unreadable}" if len(errors) > 3 else ""
+        raise LeftOutError(f"{len(errors)} of {len(run.images)} images were left out: {'; '.join(errors[:3])}{more}")
 
 
 def _open_output(
@@ -190,6 +191,18 @@ def _drawn_copies(images: Sequence[ImageFile], out: Path, pictures: bool) -> lis
     return targets if pictures else None
 
 
+def _replaced(
+    output: Output, images: Sequence[ImageFile], copies: Sequence[Path] | None, share: Share
+) -> Iterator[Path]:
+    """The files that a process writes for its images, and the first one for all, of those that a person may change."""
+    for image in images:
+        yield from output.files(image.name)
+        if copies is not None:
+            yield copies[image.number - 1]
+    if share.rank == 0:
+        yield from output.must_not_exist([])
+
+
 def _check_files(output: Output, images: Sequence[ImageFile], copies: Sequence[Path] | None, overwrite: bool) -> None:
     """DataError for files that would overwrite an image (be it through a link), one another, or other work, or whose
     names no disk takes; and for images that have one name in all that is written."""
@@ -199,7 +212,8 @@ def _check_files(output: Output, images: Sequence[ImageFile], copies: Sequence[P
     sources = {_identity(image.path) for image in images}
     for image, file in files:
         if any(len(os.fsencode(part)) > _LONGEST_NAME for part in file.parts):
-            raise DataError(f"{image}: its name has a part of more than {_LONGEST_NAME} bytes; rename it")
+            what = f"{file} would be written for it, whose name has a part of more than {_LONGEST_NAME} bytes"
+            raise DataError(f"{image}: {what}; rename the image")
         if (identity := _identity(file)) and identity in sources:
             raise DataError(f"{file}: is an image to predict for and would be overwritten; choose another --out")
         place = file.resolve()  # two names may be links to one file
@@ -236,15 +250,13 @@ def _identity(path: Place) -> tuple[int, int] | None:
 def _warn_of_left(files: Sequence[Path]) -> None:
     if files:
         what = f"left as they were, since they differ from what would be written: {counted(len(files), 'file')}"
-        logger.warning(f"{what} ({listed(list(map(str, files)))}); --overwrite replaces them")
+        logger.warning(f"{what} ({listed(list(map(str, files)))}); --resume --overwrite replaces them")
 
 
-def _list_unreadable(errors: Sequence[str], num_images: int, file: Path) -> None:
-    """List in a file what was left out, and raise a LeftOutError; where nothing was, remove an earlier list."""
+def _list_unreadable(errors: Sequence[str], file: Path) -> None:
+    """List in a file what was left out; where nothing was, remove an earlier list."""
     if not errors:
         file.unlink(missing_ok=True)
         return
-    with atomic_write(file, "w", encoding="utf-8", errors="backslashreplace") as lines:
+    with write_errors(file), atomic_write(file, "w", encoding="utf-8", errors="backslashreplace") as lines:
         lines.writelines(f"{printable(error)}\n" for error in errors)
-    more = f"; and {len(errors) - 3} more, all listed in {file}" if len(errors) > 3 else ""
-    raise LeftOutError(f"{len(errors)} of {num_images} images were left out: {'; '.join(errors[:3])}{more}")

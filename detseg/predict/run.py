@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,32 @@ def try_options(predictor: ImagePredictor[Any], refine: Refinement, batch_size: 
         return
     with MemoryErrors(MEMORY_ADVICE):
         refine(predictor(np.zeros((*predictor.input_hw, 3), np.uint8), batch_size, **options))
+
+
+def run_settings(
+    predictor: ImagePredictor[Any],
+    refine: Refinement,
+    model_id: str,
+    batch_size: int,
+    pictures: bool,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What results depend on, as JSON has it; formats are not among it, since they are written from the results."""
+    settings = {
+        "classes of the model": list(predictor.classes.names),
+        **predictor.settings,
+        "classes": sorted(set(refine.classes)),
+        "thresholds": dict(refine.thresholds),
+        "calibration": None if refine.calibration is None else refine.calibration.fingerprint,
+        "min_area": refine.min_area,
+        "fill_holes": refine.fill_holes,
+        **options,
+        "model": model_id,
+        "batch_size": batch_size,
+        "pictures": pictures,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain
 
 
 @dataclass(frozen=True)

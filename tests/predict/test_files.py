@@ -260,6 +260,15 @@ def test_two_images_have_two_files(predictor: Predictor, images: Path, tmp_path:
         predict_files(predictor, [images], tmp_path / "out", formats=["coco"], overwrite=True)
 
 
+def test_the_name_that_would_be_too_long_is_said(predictor: Predictor, images: Path, tmp_path: Path) -> None:
+    shutil.copy(images / "a.png", images / f"{'n' * 242}.png")  # 246 bytes, and 247 with .json
+    with pytest.raises(
+        DataError, match=rf"nnn\.png: {tmp_path}/out/labelme/n+\.json would be written for it, whose name"
+    ):
+        predict_files(predictor, [images], tmp_path / "out", formats=["coco", "labelme"])
+    predict_files(predictor, [images], tmp_path / "out", formats=["yolo"])
+
+
 def test_a_file_that_cannot_be_written_is_one_line(predictor: Predictor, images: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "labels").write_text("no folder")

@@ -30,7 +30,7 @@ def predict(argv: Sequence[str]) -> int:
     from PIL import Image
 
     from detseg.predict.files import is_output
-    from detseg.predict.outputs import JOURNAL
+    from detseg.predict.run import run_settings
     from detseg.predict.video.find import split_videos
     from detseg.predict.video.run import video_places
 
@@ -40,9 +40,6 @@ def predict(argv: Sequence[str]) -> int:
     _check_video_options(arguments, bool(videos), bool(images))
     if share.rank > 0:
         videos = []  # the first process does them
-    resumes = arguments.resume and (arguments.out / JOURNAL).exists()  # is there before the first video
-    if videos:  # before any work
-        video_places(videos, arguments.out, not arguments.no_pictures, arguments.overwrite or resumes)
     passed_over, errors = False, list[DataError]()
     with exit_on_sigterm():
         predictor, refine = _opened(arguments, _device(arguments.device, share))
@@ -50,15 +47,19 @@ def predict(argv: Sequence[str]) -> int:
             predictor.max_pixels = arguments.max_pixels
             Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which its reader of TIFF looks at
         options = _tiling(arguments, predictor)
+        model_id = "+".join(map(_checksum, [arguments.checkpoint, *arguments.members]))
+        of_model = predictor, refine, model_id, arguments.batch_size, not arguments.no_pictures, options
+        settings = run_settings(*of_model) | {"track": arguments.track}
+        places = video_places(videos, arguments.out, settings, arguments.overwrite, arguments.resume)  # before any work
+        of_videos = [file for place in places for file in place if file is not None]
         try:
-            passed_over = bool(images) and _predict_images(arguments, predictor, images, refine, share, options)
-        except DataError as error:  # the videos are done all the same
-            if resumes and not isinstance(error, LeftOutError):
-                raise  # the settings may be others, or another process be at work
+            if images:
+                passed_over = _predict_images(arguments, predictor, images, refine, model_id, share, options, of_videos)
+        except LeftOutError as error:  # the videos are done all the same
             errors.append(error)
         try:
             if videos:
-                _predict_videos(arguments, predictor, videos, refine, options, resumes)
+                _predict_videos(arguments, predictor, videos, refine, model_id, options)
         except DataError as error:
             errors.append(error)
     if errors:
@@ -71,8 +72,10 @@ def _predict_images(
     predictor: ImagePredictor[Any],
     images: Sequence[str | Path],
     refine: Refinement,
+    model_id: str,
     share: Share,
     options: dict[str, Any],
+    of_videos: Sequence[Path],
 ) -> bool:
     """Whether some were passed over."""
     from detseg.predict.files import predict_files
@@ -88,9 +91,10 @@ def _predict_images(
         refine=refine,
         overwrite=arguments.overwrite,
         resume=arguments.resume,
-        model_id="+".join(map(_checksum, [arguments.checkpoint, *arguments.members])),
+        model_id=model_id,
         share=share,
         allow_network=arguments.allow_network,
+        also_replaced=of_videos,
         **options,
     )
     return bool(done.passed_over)
@@ -101,8 +105,8 @@ def _predict_videos(
     predictor: ImagePredictor[Any],
     videos: Sequence[VideoSource],
     refine: Refinement,
+    model_id: str,
     options: dict[str, Any],
-    resume: bool,
 ) -> None:
     from detseg.predict.video.run import predict_videos
 
@@ -115,7 +119,8 @@ def _predict_videos(
         track=arguments.track,
         refine=refine,
         overwrite=arguments.overwrite,
-        resume=resume,
+        resume=arguments.resume,
+        model_id=model_id,
         allow_network=arguments.allow_network,
         options=options,
     )
@@ -140,8 +145,6 @@ def _check_video_options(arguments: argparse.Namespace, has_videos: bool, has_im
         if arguments.track:
             raise ConfigError("--track: follows objects through a video, and there is none; leave it out")
         return
-    if arguments.resume and not has_images:
-        raise ConfigError("--resume: needs images, whose results say what made them; predict with --overwrite")
     if not has_images and (arguments.format or arguments.mask_values):
         raise ConfigError("--format, --mask-values: are for images; a video gets JSON lines, leave them out")
 

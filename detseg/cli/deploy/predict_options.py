@@ -45,7 +45,9 @@ def predict_parser() -> ToolParser:
     which = f"of detectors {_either(EXPORT_FORMATS)}, or several ({EXPORT_FORMATS[0]}); of label maps {MAP_FORMATS[0]}"
     written.add_argument("--format", type=_formats(EXPORT_FORMATS), action="extend", metavar="NAME[,NAME]", help=which)
     written.add_argument("--no-pictures", action="store_true", help="write no drawn copies")
-    replace = "replace the results of an earlier run, and annotations that exist"
+    replace = (
+        "remove the results of an earlier run, and annotations that exist, first; with --resume only replace these"
+    )
     written.add_argument("--overwrite", action="store_true", help=replace)
     values = "label maps: with labels 0, 1, 2, ..., or the values of the training's masks (labels)"
     written.add_argument("--mask-values", choices=MASK_VALUES, help=values)

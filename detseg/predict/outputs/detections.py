@@ -70,6 +70,11 @@ class DetectionOutput(Output):
         names = [self.out / "classes.txt"] if "yolo" in self._names else []
         return [file for image in images for written in edited for file in written.files(image)] + names
 
+    def is_made(self, image: ImageFile, entry: Entry) -> bool:
+        """Nothing is written with a result."""
+        self._found(entry)
+        return True
+
     def entry(self, image: ImageFile, found: Detections) -> Entry:
         """See ``describe_objects``."""
         return describe_objects(found)

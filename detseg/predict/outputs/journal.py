@@ -14,7 +14,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,9 @@ from typing import IO, Any
 
 from detseg.atomic_write import atomic_write, write_errors
 from detseg.errors import ConfigError, DataError, DetsegError
-from detseg.messages import counted, listed, shown
-from detseg.predict.outputs.output import Entry, ImageFile
+from detseg.messages import counted, listed
+from detseg.predict.outputs.header import check_settings, header_line, read_header
+from detseg.predict.outputs.output import Entry, ImageFile, remove_files
 
 try:
     import fcntl
@@ -35,7 +36,6 @@ logger = logging.getLogger("detseg")
 
 JOURNAL = "results.jsonl"
 _PART = re.compile(r"results\.[0-9]+\.jsonl")  # of one of several processes
-_VERSION = 1
 _BEATS = 10  # signs of life in the patience of a share
 _POLL = 0.2  # seconds between two looks at the journals of others
 
@@ -70,7 +70,8 @@ class Journal:
         settings: what the results depend on, ready for JSON; a journal of others is not resumed.
         share: of this process.
         batch_size: images that a process takes at a time.
-        made: of each image the files that are written with its result, and have to be there if it is to count.
+        is_made: whether the files that were written with the result of an image, of an entry, are there and may stay;
+            if not, it is predicted again. Any of the errors of wrong values: the entry was changed by hand.
     """
 
     def __init__(
@@ -80,14 +81,14 @@ class Journal:
         settings: dict[str, Any],
         share: Share,
         batch_size: int,
-        made: Sequence[Sequence[Path]],
+        is_made: Callable[[ImageFile, Entry], bool],
     ) -> None:
         names = "\n".join(image.name.as_posix() for image in images).encode("utf-8", "surrogatepass")
         of_images = {"images": f"{len(images)} of names {hashlib.sha256(names).hexdigest()[:16]}"}
         self.path = out / JOURNAL
         self._own = self.path if share.num == 1 else _part(out, share.rank)
-        self._out, self._images, self._share, self._batch_size, self._made = out, images, share, batch_size, made
-        self._settings: dict[str, Any] = json.loads(json.dumps(settings | of_images))
+        self._out, self._images, self._share, self._batch_size, self._is_made = out, images, share, batch_size, is_made
+        self._settings = settings | of_images
         self._lines: dict[int, tuple[Path, int]] = {}  # number of the image → where its line begins
         self._errors: dict[int, str] = {}
         self._checksums: dict[int, int | None] = {}  # of the images of these lines
@@ -95,8 +96,14 @@ class Journal:
         self._file: IO[bytes] | None = None
         self._ended = threading.Event()
 
-    def open(self, resume: bool, overwrite: bool) -> None:
+    def open(self, resume: bool, overwrite: bool, replaced: Sequence[Path] = ()) -> None:
         """Begin the journal, or resume what is there.
+
+        Args:
+            resume: go on with an earlier run, if there is one.
+            overwrite: replace one, if it is not resumed.
+            replaced: files of an earlier run that this process will write, and which go before it begins: whatever is
+                there when a run is resumed was then written by it, or by a person.
 
         Raises:
             DataError: there is one, and it is not to be resumed or replaced; it was made with other settings; a file of
@@ -104,13 +111,12 @@ class Journal:
         """
         # Without resuming, another one of several processes may have begun already.
         there = [path for path in self._files() if resume or self._share.num == 1 or self._is_of_earlier_run(path)]
-        begun = {path: _begin(path) for path in there}
-        if resume:
-            for path, (settings, _) in begun.items():
-                if settings is not None:
-                    self._check_settings(path, settings)
-        elif earlier := [path for path, (_, has_results) in begun.items() if has_results]:
-            self._replace(earlier, overwrite)
+        for path in there:
+            header, has_results = read_header(path)
+            if has_results and not resume and (self._share.num > 1 or not overwrite):
+                raise self._earlier_run(path)
+            if header is not None and resume and (has_results or path == self._own):
+                check_settings(path, header, self._settings)
         with write_errors(self._own):
             self._file = self._own.open("ab")
         _lock(self._file, self._own)
@@ -120,9 +126,10 @@ class Journal:
             self._forget()
             if self._share.num == 1:
                 self._errors.clear()  # what could not be read may have been repaired
+        else:
+            remove_files([*replaced, *(self._parts() if self._share.num == 1 else ())])
         has_begun = bool(self._read.get(self._own, 0))
-        own = (image for image in self._images if self._rank_of(image) == self._share.rank)
-        if self._share.rank > 0 and not has_begun and all(map(self.has, own)):
+        if self._share.rank > 0 and not has_begun and all(map(self.has, self.own_images)):
             self.close()  # the first process, which joins the files, may have ended already
             self._own.unlink()
             return
@@ -130,13 +137,18 @@ class Journal:
             self._file.truncate(self._read.get(self._own, 0))
             self._file.seek(0, os.SEEK_END)  # or tell() would count what was cut off
             if not has_begun:
-                self._append({"detseg_results": _VERSION, "settings": self._settings})
+                self._append(header_line(self._settings))
         if self._share.num > 1:
             threading.Thread(target=self._show_life, daemon=True).start()
 
     def exists(self) -> bool:
         """Whether there is one already, of any process."""
         return bool(self._files())
+
+    @property
+    def own_images(self) -> list[ImageFile]:
+        """Those of this process."""
+        return [image for image in self._images if self._rank_of(image) == self._share.rank]
 
     def _files(self) -> list[Path]:
         """Those that are there; the joined one last, so that what moves to it meanwhile is read."""
@@ -150,17 +162,12 @@ class Journal:
             return path in (self.path, self._own)
         return path not in {_part(self._out, rank) for rank in range(1, self._share.num)}
 
-    def _replace(self, there: Sequence[Path], overwrite: bool) -> None:
-        what = f"{there[0]}: holds results of an earlier run"
+    def _earlier_run(self, path: Path) -> DataError:
+        fix = "replace it with --overwrite"
         if self._share.num > 1:
-            fix = "remove it (--overwrite is for one process: several do not know whose it is), or choose another --out"
-            raise DataError(f"{what}; resume that with --resume, {fix}")
-        if not overwrite:
-            raise DataError(f"{what}; resume that with --resume, replace it with --overwrite, or choose another --out")
-        for path in there:
-            with path.open("ab") as file:
-                _lock(file, path)
-            path.unlink()
+            fix = "remove it (--overwrite is for one process: several do not know whose it is)"
+        what = f"{path}: holds results of an earlier run"
+        return DataError(f"{what}; resume that with --resume, {fix}, or choose another --out")
 
     def _check_others(self) -> None:
         """DataError: several processes are at work and this one is no part of them, or a single one is, and this one is
@@ -169,16 +176,6 @@ class Journal:
         for path in self._parts() if is_alone else [self.path]:
             with suppress(OSError), path.open("r+b") as file:
                 _lock(file, path, is_shared=not is_alone)  # all parts look at the same file
-
-    def _check_settings(self, path: Path, settings: dict[str, Any]) -> None:
-        keys = dict.fromkeys([*self._settings, *settings])
-        wrong = [key for key in keys if self._settings.get(key) != settings.get(key)]
-        if wrong:
-            changes = ", ".join(
-                f"{key} {shown(settings.get(key))}, now {shown(self._settings.get(key))}" for key in wrong
-            )
-            fix = "resume with those settings, start over with --overwrite, or choose another --out"
-            raise DataError(f"{path}: was made with other settings ({changes}); {fix}")
 
     def __enter__(self) -> Journal:
         return self
@@ -210,19 +207,19 @@ class Journal:
     def add(self, image: ImageFile, entry: Entry) -> None:
         """Append the result of an image. DataError: it could not be written."""
         head = {"number": image.number, "file_name": image.name.as_posix(), "crc32": image.checksum}
-        start = self._append(head | entry)
+        start = self._append(_line(head | entry))
         self._lines[image.number] = self._own, start
 
     def add_error(self, image: ImageFile, error: DataError) -> None:
         """Append why an image cannot be read. DataError: as of ``add``."""
-        self._append({"number": image.number, "file_name": image.name.as_posix(), "error": str(error)})
+        self._append(_line({"number": image.number, "file_name": image.name.as_posix(), "error": str(error)}))
         self._errors[image.number] = str(error)
 
-    def _append(self, content: dict[str, Any]) -> int:
+    def _append(self, line: bytes) -> int:
         assert self._file is not None
         with write_errors(self._own):
             start = self._file.tell()
-            self._file.write(json.dumps(content).encode("ascii") + b"\n")
+            self._file.write(line)
             self._file.flush()
         self._read[self._own] = self._file.tell()
         return start
@@ -277,7 +274,7 @@ class Journal:
         """Join all files to one, in the order of the images and without those that could not be read."""
         self.close()
         with write_errors(self.path), atomic_write(self.path) as file:
-            file.write(json.dumps({"detseg_results": _VERSION, "settings": self._settings}).encode("ascii") + b"\n")
+            file.write(header_line(self._settings))
             for _, line in self._sorted_lines():
                 file.write(line)
         for path in self._parts():
@@ -304,12 +301,12 @@ class Journal:
         try:
             content = json.loads(line)
             number, _ = content["number"], "error" in content or content["crc32"]
-            is_ours = self._images[number - 1].number == number
+            image = self._images[number - 1]
+            is_ours = (image.number, image.name.as_posix()) == (number, content["file_name"])
         except (ValueError, KeyError, TypeError, IndexError):
             is_ours = False
         if not is_ours:
-            what = f"{path}: the line that begins at byte {start} is damaged"
-            raise DataError(f"{what}; start over with --overwrite, or choose another --out")
+            raise _damaged(path, start)
         if "error" in content:
             self._errors[number] = content["error"]
         else:
@@ -317,16 +314,22 @@ class Journal:
             self._errors.pop(number, None)
 
     def _forget(self) -> None:
-        """Results of files that are others now, under the same names, are not taken for theirs, nor is what was written
-        with them; and results count for nothing where that is gone."""
-        changed = [number for number, known in self._checksums.items() if self._images[number - 1].checksum != known]
-        for number in changed:
-            if self._rank_of(self._images[number - 1]) == self._share.rank:
-                for file in self._made[number - 1]:
-                    file.unlink(missing_ok=True)
+        """Results of files that are others now, under the same names, are not taken for theirs; and results count for
+        nothing where what was written with them is gone."""
+        changed, gone = list[int](), list[int]()
+        for number, line in self._sorted_lines():
+            image = self._images[number - 1]
+            try:
+                is_made = self._is_made(image, json.loads(line))
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                raise _damaged(*self._lines[number]) from error
+            known, now = self._checksums[number], image.checksum
+            if None not in (known, now) and known != now:  # what cannot be read is not known to be another one
+                changed.append(number)
+            elif not is_made:
+                gone.append(number)
         self._predict_again(changed, "changed after their results")
-        gone = [number for number in self._lines if not all(file.exists() for file in self._made[number - 1])]
-        self._predict_again(gone, "their drawn copies or masks are gone")
+        self._predict_again(gone, "their drawn copies or masks are gone, or changed and to be replaced")
 
     def _predict_again(self, numbers: Sequence[int], reason: str) -> None:
         for number in numbers:
@@ -360,23 +363,10 @@ def _part(out: Path, rank: int) -> Path:
     return out / f"results.{rank}.jsonl"
 
 
-def _begin(path: Path) -> tuple[dict[str, Any] | None, bool]:
-    """The settings of a journal, and whether it has a line for an image: a mistake in an option leaves none. No
-    settings where the first line is torn, or the file has just been joined to others. DataError: it is no journal."""
-    try:
-        with path.open("rb") as file:
-            line, has_results = file.readline(), bool(file.readline())
-    except FileNotFoundError:
-        return None, False
-    if not line.endswith(b"\n") and (not line or line.startswith(b'{"detseg_results"')):
-        return None, False
-    try:
-        content = json.loads(line)
-        version, settings = content["detseg_results"], content["settings"]
-    except (ValueError, KeyError, TypeError):
-        version = settings = None
-    if not isinstance(settings, dict):
-        raise DataError(f"{path}: is no file of results that detseg predict wrote; choose another --out")
-    if version != _VERSION:
-        raise DataError(f"{path}: was written by another version of detseg; remove it, or choose another --out")
-    return settings, has_results
+def _line(content: dict[str, Any]) -> bytes:
+    return json.dumps(content).encode("ascii") + b"\n"
+
+
+def _damaged(path: Path, start: int) -> DataError:
+    what = f"{path}: the line that begins at byte {start} is damaged"
+    return DataError(f"{what}; take --overwrite in place of --resume, or choose another --out")

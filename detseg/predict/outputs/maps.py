@@ -13,7 +13,15 @@ from detseg.draw import class_colors
 from detseg.errors import ConfigError
 from detseg.messages import counted
 from detseg.predict import MAP_FORMATS, MASK_VALUES
-from detseg.predict.outputs.output import REPLACED, Entry, ExistingFiles, ImageFile, Output, write_whole
+from detseg.predict.outputs.output import (
+    REPLACED,
+    Entry,
+    ExistingFiles,
+    ImageFile,
+    Output,
+    file_checksum,
+    write_whole,
+)
 from detseg.predict.results import SegmentationMap
 from detseg.structures import ClassTable
 
@@ -61,9 +69,10 @@ class LabelOutput(Output):
         """The labels of the image."""
         return [(self.out / "masks" / image).with_suffix(".png")]
 
-    def made(self, image: Path) -> list[Path]:
-        """The labels: the journal has no room for them."""
-        return self.files(image)
+    def is_made(self, image: ImageFile, entry: Entry) -> bool:
+        """The labels are: the journal has no room for them."""
+        self._described(image, entry)
+        return self._existing.has(self.files(image.name)[0], entry["mask_crc32"])
 
     def must_not_exist(self, images: Sequence[Path]) -> list[Path]:
         """None: labels are replaced."""
@@ -74,12 +83,16 @@ class LabelOutput(Output):
         (mask,) = self.files(image.name)
         with self._existing.write(mask) as file:
             found.save_png(file, self._values)
+            checksum = file_checksum(file)
         sizes = {"height": found.hw[0], "width": found.hw[1], "pixels": found.areas}
-        return {"mask": mask.relative_to(self.out).as_posix()} | sizes
+        return {"mask": mask.relative_to(self.out).as_posix(), "mask_crc32": checksum} | sizes
 
     def write(self, entries: Iterable[tuple[ImageFile, Entry]], also: Sequence[str] = ()) -> str:
         """Write ``classes.json`` and the table of areas."""
-        images: list[dict[str, Any]] = [{"file_name": image.name.as_posix()} | entry for image, entry in entries]
+        images = list[dict[str, Any]]()
+        for image, entry in entries:
+            self._existing.compare(self.files(image.name)[0], entry["mask_crc32"])
+            images.append(self._described(image, entry))
         rows = zip(self.classes.names, class_colors(self.classes.names), strict=True)
         classes = [
             {"label": i, "name": name, "color": color, "source_value": source, "mask_value": value}
@@ -94,6 +107,11 @@ class LabelOutput(Output):
             write_whole(self.out / _AREAS, _areas(images))
             written.append(f"{_AREAS} (pixels of each class)")
         return f"{counted(len(images), 'image')}; written to {self.out}: {', '.join(written)}"
+
+    def _described(self, image: ImageFile, entry: Entry) -> dict[str, Any]:
+        pixels = {name: entry["pixels"][name] for name in self.classes.names}
+        described = {key: entry[key] for key in ("mask", "height", "width")} | {"pixels": pixels}
+        return {"file_name": image.name.as_posix()} | described
 
 
 def _areas(images: Sequence[dict[str, Any]]) -> str:

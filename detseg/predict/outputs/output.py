@@ -38,27 +38,45 @@ class ImageFile:
         """CRC-32 of the file's bytes; None where it cannot be read, or would have to be downloaded."""
         if isinstance(self.path, ZipMember):
             return self.path.archive.getinfo(self.path.name).CRC
-        if not isinstance(self.path, Path):
-            return None
-        try:
-            return zlib.crc32(self.path.read_bytes())
-        except OSError:
-            return None
+        return file_checksum(self.path) if isinstance(self.path, Path) else None
+
+
+def file_checksum(path: Path) -> int | None:
+    """CRC-32 of a file's bytes; None where it cannot be read."""
+    checksum = 0
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(2**20):
+                checksum = zlib.crc32(chunk, checksum)
+    except OSError:
+        return None
+    return checksum
 
 
 class ExistingFiles:
     """What becomes of files that people may have corrected, where there is one already.
 
     Args:
-        stay: whether they stay as they are; else they are replaced.
+        stay: whether they stay, but for those that are as this run has written them; else they are replaced.
 
     Attributes:
-        left: those that stayed, and differ from what would have been written.
+        left: those that stayed, and differ from what would have been written; each once.
     """
 
     def __init__(self, stay: bool) -> None:
         self._stay = stay
-        self.left: list[Path] = []
+        self._made: dict[Path, int] = {}
+        self.left: dict[Path, None] = {}
+
+    def has(self, path: Path, checksum: int) -> bool:
+        """Whether a file that this run has written, with a CRC-32, is there and may stay."""
+        self._made[path] = checksum
+        return path.exists() if self._stay else file_checksum(path) == checksum
+
+    def compare(self, path: Path, checksum: int) -> None:
+        """Note a file that stayed though what would have been written has another CRC-32."""
+        if self._stay and file_checksum(path) not in (None, checksum):
+            self.left[path] = None
 
     @contextmanager
     def write(self, path: Path) -> Iterator[Path]:
@@ -69,10 +87,10 @@ class ExistingFiles:
                 partial.touch()
             yield partial
             with write_errors(path):
-                if not self._stay or not path.exists():
+                if not self._stay or not path.exists() or file_checksum(path) == self._made.get(path, -1):
                     os.replace(partial, path)
                 elif path.read_bytes() != partial.read_bytes():
-                    self.left.append(path)
+                    self.left[path] = None
         finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
@@ -92,9 +110,10 @@ class Output(ABC):
     def files(self, image: Path) -> list[Path]:
         """The files for one image, by its name. DataError: a format has no place for its name."""
 
-    def made(self, image: Path) -> list[Path]:
-        """Those of them that ``entry`` writes."""
-        return []
+    @abstractmethod
+    def is_made(self, image: ImageFile, entry: Entry) -> bool:
+        """Whether what was written with the result is there and may stay. Any of the errors of wrong values: the entry
+        was changed by hand."""
 
     @abstractmethod
     def must_not_exist(self, images: Sequence[Path]) -> list[Path]:
@@ -108,6 +127,14 @@ class Output(ABC):
     def write(self, entries: Iterable[tuple[ImageFile, Entry]], also: Sequence[str] = ()) -> str:
         """Write all other files; returns what to tell the user, who has ``also`` got something else. DataError: a file
         could not be written."""
+
+
+def remove_files(files: Iterable[Path]) -> None:
+    """Remove those that are there. DataError: one cannot be."""
+    for file in files:
+        if file.exists():
+            with write_errors(file):
+                file.unlink()
 
 
 def write_whole(path: Path, text: str) -> None:

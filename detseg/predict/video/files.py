@@ -28,6 +28,7 @@ class VideoFiles:
 
     Args:
         lines: where the JSON lines go.
+        header: the first one, which says what made the others.
         drawn: where the drawn video goes; None: there is none.
         fps: of the drawn video, which has a constant rate.
         keeps_time: whether frames are repeated where some are missing, and left out where they come faster than
@@ -37,9 +38,11 @@ class VideoFiles:
         DataError: a file cannot be written.
     """
 
-    def __init__(self, lines: Path, drawn: Path | None, fps: float, keeps_time: bool) -> None:
+    def __init__(self, lines: Path, header: bytes, drawn: Path | None, fps: float, keeps_time: bool) -> None:
         with write_errors(lines):
             self._lines: IO[bytes] = lines.open("wb")
+            self._lines.write(header)
+            self._lines.flush()
         self._path, self._drawn, self._keeps_time = lines, drawn, keeps_time
         self._fps = round(fps, int(math.log10(_MOST_TICKS / fps)))
         self._writer: Any = None

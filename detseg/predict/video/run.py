@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +16,10 @@ from detseg.errors import ConfigError, DataError, DetsegError
 from detseg.memory import MemoryErrors
 from detseg.messages import console, counted, messages_on_console, printable
 from detseg.predict.interface import ImagePredictor, ObjectPredictor
+from detseg.predict.outputs.header import check_settings, header_line, read_header
+from detseg.predict.outputs.output import file_checksum, remove_files
 from detseg.predict.refine import Refinement
-from detseg.predict.run import MEMORY_ADVICE, try_options
+from detseg.predict.run import MEMORY_ADVICE, run_settings, try_options
 from detseg.predict.video.files import VideoFiles
 from detseg.predict.video.find import VideoSource
 from detseg.predict.video.frames import Frame, Video, open_video
@@ -43,6 +44,7 @@ def predict_videos(
     refine: Refinement = _AS_IT_IS,
     overwrite: bool = False,
     resume: bool = False,
+    model_id: str = "",
     allow_network: bool = False,
     options: Mapping[str, Any] = _NO_OPTIONS,
 ) -> None:
@@ -52,12 +54,12 @@ def predict_videos(
         predictor: of objects, or of the class of every pixel.
         videos: of ``split_videos``.
         out: folder for ``NAME.mp4``, with the results drawn on the frames, and ``NAME_frames.jsonl``.
-        batch_size: frames that the network sees at a time.
-        pictures: whether to write the drawn videos.
+        batch_size, pictures: frames that the network sees at a time, and whether to write the drawn videos.
         track: whether objects get numbers that stay with them.
         refine: what is kept of each result.
         overwrite: whether files of an earlier run may be replaced.
-        resume: whether they are of this run, and stay where they have all frames; else they are replaced.
+        resume: whether videos of which an earlier run has done all frames stay; others are done from their first frame.
+        model_id: what tells the model from others, such as a checksum; only a run of the same one is resumed.
         allow_network: whether streams may be opened.
         options: of the predictor's call.
 
@@ -67,22 +69,22 @@ def predict_videos(
             what could be decoded is written, or could not be opened.
     """
     refine.check(predictor.classes, isinstance(predictor, ObjectPredictor))
-    least = 0.0
-    if track:
-        if not isinstance(predictor, ObjectPredictor):
-            raise ConfigError("track: follows objects, and this is a segmentation model; leave it out")
-        least = refine.lowest_score(predictor.score_threshold, predictor.classes)
-        ObjectTracker(1.0, least)  # says what is missing
-    places = video_places(videos, out, pictures, overwrite or resume)
+    least = _least_score(predictor, refine) if track else 0.0
+    settings = run_settings(predictor, refine, model_id, batch_size, pictures, options) | {"track": track}
+    places = video_places(videos, out, settings, overwrite, resume)
     try_options(predictor, refine, batch_size, dict(options))
+    if not resume:  # so that what is there when this is resumed is of this run
+        remove_files(file for place in places for file in place if file is not None)
     failed = []
     for video, (lines, drawn) in zip(videos, places, strict=True):
-        if resume and not overwrite and _is_whole(video.source, lines, drawn, track):
+        checksum = file_checksum(Path(video.source))
+        if resume and _is_done(video.source, checksum, lines, drawn):
             continue
         try:
             with open_video(video.source, allow_network, max(16, 2 * batch_size)) as frames:
                 tracker = ObjectTracker(frames.fps, least) if track else None
-                with VideoFiles(lines, drawn, frames.fps, frames.is_live) as files:
+                header = header_line(settings, crc32=checksum)
+                with VideoFiles(lines, header, drawn, frames.fps, frames.is_live) as files:
                     _VideoRun(predictor, frames, files, tracker, refine, options, batch_size).predict(out)
         except DataError as error:
             failed.append(str(error))
@@ -92,16 +94,37 @@ def predict_videos(
         raise DataError(f"{of}{'; '.join(failed[:3])}{more}")
 
 
+def _least_score(predictor: ImagePredictor[Any], refine: Refinement) -> float:
+    """Of the detections that are tracked. DetsegError: there are none, or tracking is not installed."""
+    if not isinstance(predictor, ObjectPredictor):
+        raise ConfigError("track: follows objects, and this is a segmentation model; leave it out")
+    least = refine.lowest_score(predictor.score_threshold, predictor.classes)
+    ObjectTracker(1.0, least)  # says what is missing
+    return least
+
+
 def video_places(
-    videos: Sequence[VideoSource], out: Path, pictures: bool, overwrite: bool
+    videos: Sequence[VideoSource], out: Path, settings: dict[str, Any], overwrite: bool, resume: bool
 ) -> list[tuple[Path, Path | None]]:
-    """Where JSON lines and drawn videos go, None: there are none. DataError: a file exists, is a video itself, or would
-    be written twice."""
+    """Where JSON lines and drawn videos go, None: there are none.
+
+    Args:
+        videos: of ``split_videos``.
+        out: folder of the results.
+        settings: those of ``run_settings``, and ``track``.
+        overwrite: whether files of an earlier run may be replaced.
+        resume: whether an earlier run is resumed.
+
+    Raises:
+        DataError: a file exists, is a video itself, would be written twice, or was made with other settings.
+    """
     places: list[tuple[Path, Path | None]] = []
     owners: dict[Path, str] = {}
     for video in videos:
         lines = out / video.name.with_name(f"{video.name.name}_frames.jsonl")
-        drawn = out / video.name.with_name(f"{video.name.name}.mp4") if pictures else None
+        drawn = out / video.name.with_name(f"{video.name.name}.mp4") if settings["pictures"] else None
+        # What a camera has shown cannot be done again.
+        may_replace = overwrite or (resume and lines.exists() and Path(video.source).is_file())
         for file in (lines, drawn):
             if file is None:
                 continue
@@ -110,26 +133,33 @@ def video_places(
                 raise DataError(f"{file}: {what}; rename one of them, or predict them into different --out folders")
             if file.exists() and any(Path(v.source).exists() and file.samefile(v.source) for v in videos):
                 raise DataError(f"{file}: is a video to predict for and would be overwritten; choose another --out")
-            if file.exists() and not overwrite:
+            if file.exists() and not may_replace:
                 raise DataError(f"{file}: exists; replace it with --overwrite, or choose another --out")
             owners[file] = video.source
+        if resume and (header := read_header(lines)[0]) is not None:
+            check_settings(lines, header, settings)
         places.append((lines, drawn))
     return places
 
 
-def _is_whole(source: str, lines: Path, drawn: Path | None, track: bool) -> bool:
-    """Whether there are results of all frames that a file states, with tracks or without, and as many are drawn."""
-    num_frames = []
+def _is_done(source: str, checksum: int | None, lines: Path, drawn: Path | None) -> bool:
+    """Whether there are results of all frames that a file of this checksum states, and as many are drawn."""
+    header, _ = read_header(lines)
+    if header is None or not Path(source).is_file():
+        return False
+    if header.get("crc32") != checksum:
+        logger.warning(f"predicted again, since changed after its results: {printable(source)}")
+        return False
+    with lines.open("rb") as file:
+        num_results = sum(line.endswith(b"\n") for line in file) - 1
     try:
         for path in (source, drawn) if drawn else (source,):
-            if Path(path).is_file():
-                with open_video(path) as video:
-                    num_frames.append(video.num_frames)
-        results = [json.loads(line) for line in lines.read_bytes().splitlines()]
-    except (DataError, OSError, ValueError):
+            with open_video(path) as video:
+                if video.num_frames != num_results:
+                    return False
+    except DataError:
         return False
-    has_tracks = {"track" in one for result in results for one in result.get("objects", ())}
-    return num_frames == [len(results)] * (2 if drawn else 1) and has_tracks <= {track}
+    return True
 
 
 @dataclass

@@ -158,7 +158,10 @@ def test_a_zip_file_that_is_cut_behind_one_that_is_in_it(folder: Path, tmp_path:
             ["d.jpg", "d.jpg/inside.jpg"],
             r"d\.jpg: would be a file, of .*/d\.jpg, and a folder, of .*inside\.jpg; ",
         ),
-        (["x" * 300 + ".jpg"], r"xxx\.jpg: its name has a part of more than 246 bytes; rename it"),
+        (
+            ["x" * 300 + ".jpg"],
+            r"xxx\.jpg would be written for it, whose name has a part of more than 246 bytes; rename t",
+        ),
     ],
 )
 def test_names_that_no_disk_takes_are_refused_before_work(tmp_path: Path, names: list[str], message: str) -> None:

@@ -23,7 +23,8 @@ from detseg.cli.deploy.predict import predict
 from detseg.errors import DataError, DetsegError, LeftOutError
 from detseg.predict import Predictor, SegmentationPredictor
 from detseg.predict.files import predict_files
-from detseg.predict.outputs import Share
+from detseg.predict.outputs import ImageFile, Journal, Share
+from detseg.predict.refine import Refinement
 from detseg.structures import ClassTable
 from tests.cli.mistakes import said
 from tests.predict.networks import FoundMasks, noise, two_levels, write_rcnn
@@ -171,7 +172,7 @@ def test_one_process_beside_several_is_refused(first: Share, other: Share, image
     assert content_of(tmp_path / "out") == content_of(tmp_path / "alone")
 
 
-def test_label_maps_are_resumed(images: Path, tmp_path: Path) -> None:
+def test_label_maps_are_resumed(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of the last image half a line is left; of others the drawn copy or the mask is gone, or the mask is corrected."""
     predictor = SegmentationPredictor(two_levels(), ClassTable(("sky", "road", "car")), (48, 64))
     predict_files(predictor, [images], tmp_path / "out", formats=["csv"])
@@ -183,9 +184,67 @@ def test_label_maps_are_resumed(images: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "masks" / "5.png").write_bytes(b"corrected")
     predict_files(predictor, [images], tmp_path / "out", formats=["csv"], mask_values="labels", resume=True)
     assert content_of(tmp_path / "out") == before | {"masks/5.png": b"corrected"}
-    (images / "5.png").write_bytes((images / "5.png").read_bytes() + b"\n")  # the same image in other bytes
-    predict_files(predictor, [images], tmp_path / "out", formats=["csv"], resume=True)
-    assert content_of(tmp_path / "out")["masks/5.png"] == before["masks/5.png"]
+    for name in ("5.png", "6.png"):
+        cv2.imwrite(str(images / name), noise(50, 60))
+    predict_files(predictor, [images], tmp_path / "new", formats=["csv"])
+    capsys.readouterr()
+    for _ in range(2):
+        predict_files(predictor, [images], tmp_path / "out", formats=["csv"], resume=True)
+        assert content_of(tmp_path / "out") == content_of(tmp_path / "new") | {"masks/5.png": b"corrected"}
+        text = " ".join(capsys.readouterr().out.split())
+        assert f"would be written: 1 file ({tmp_path}/out/masks/5.png); --resume --overwrite replaces them" in text
+    predict_files(predictor, [images], tmp_path / "out", formats=["csv"], resume=True, overwrite=True)
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "new")
+
+
+class Killed(SegmentationPredictor):
+    """Dies at the fourth image."""
+
+    num = 0
+
+    def read(self, image: Any) -> Any:
+        self.num += isinstance(image, Path)
+        if isinstance(image, Path) and self.num > 3:
+            raise RuntimeError
+        return super().read(image)
+
+
+def test_a_killed_run_that_overwrites_is_resumed_without_files_of_the_earlier_one(images: Path, tmp_path: Path) -> None:
+    made = two_levels(), CLASSES, (48, 64)
+    out, lines = tmp_path / "out", tmp_path / "out" / "clip_frames.jsonl"
+    predict_files(SegmentationPredictor(*made), [images], out)
+    lines.write_text("of a video")
+    with pytest.raises(RuntimeError):
+        predict_files(Killed(*made), [images], out, mask_values="source", overwrite=True, also_replaced=[lines])
+    assert len(lines_of(out / "results.jsonl")) == 3
+    predict_files(SegmentationPredictor(*made), [images], out, resume=True, mask_values="source")
+    predict_files(SegmentationPredictor(*made), [images], tmp_path / "whole", mask_values="source")
+    assert content_of(out) == content_of(tmp_path / "whole")
+
+
+def test_an_image_that_cannot_be_read_for_a_moment_keeps_its_result(tmp_path: Path) -> None:
+    image = ImageFile(1, tmp_path / "a.png", Path("a.png"))
+    image.path.write_bytes(b"an image")
+    for content in (b"an image", None, b"another one"):
+        image.path.unlink() if content is None else image.path.write_bytes(content)
+        with Journal(tmp_path, [image], {}, Share(), 1, lambda image, entry: True) as journal:
+            journal.open(resume=True, overwrite=False)
+            assert journal.has(image) == (content is None)
+            if not journal.has(image):
+                journal.add(image, {})
+
+
+def test_what_is_left_and_cannot_be_read_is_named_on_ctrl_c(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    (images / "1.png").write_text("none")
+    for after, resume in ((3, False), (1, True)):
+        with pytest.raises(KeyboardInterrupt):
+            predict_files(detector(ctrl_c(after))[0], images, out, formats=["labelme"], resume=resume)
+        assert "1.png" in (out / "unreadable.txt").read_text()
+        (out / "labelme" / "2.json").write_text("corrected")
+    assert f"1 file ({out}/labelme/2.json)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_people_corrected_stays_when_resumed(
@@ -206,7 +265,7 @@ def test_what_people_corrected_stays_when_resumed(
     assert content_of(out) == content_of(tmp_path / "whole") | mine
     said = " ".join(capsys.readouterr().out.split())
     assert "left as they were, since they differ from what would be written: 3 files (" in said
-    assert "classes.txt); --overwrite replaces them" in said
+    assert "classes.txt); --resume --overwrite replaces them" in said
     predict_files(detector()[0], images, out, formats=ALL, resume=True, overwrite=True)
     assert content_of(out) == content_of(tmp_path / "whole")
     assert "left as they were" not in capsys.readouterr().out
@@ -245,6 +304,18 @@ def test_results_of_an_earlier_run(images: Path, tmp_path: Path) -> None:
     assert content_of(out) == before
 
 
+def test_settings_that_do_not_matter(images: Path, tmp_path: Path) -> None:
+    """The order of the classes; and those of another run that has begun, and has no results."""
+    one, other = Refinement(classes=("road", "car")), Refinement(classes=("car", "road"))
+    predict_files(detector()[0], [images / "0.png"], tmp_path / "other")
+    header = (tmp_path / "other" / "results.jsonl").read_bytes().splitlines(keepends=True)[0]
+    predict_files(detector()[0], [images], tmp_path / "out", refine=one)
+    before = content_of(tmp_path / "out")
+    (tmp_path / "out" / "results.1.jsonl").write_bytes(header)
+    predict_files(detector()[0], [images], tmp_path / "out", refine=other, resume=True)
+    assert content_of(tmp_path / "out") == before
+
+
 @pytest.mark.parametrize("text", ["mine\n", '{"number": 1}\n', "[]\n", "mine"])
 def test_a_file_of_the_name_that_is_no_journal(images: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "results.jsonl").write_text(text)
@@ -259,8 +330,22 @@ def test_a_damaged_journal(images: Path, tmp_path: Path, line: bytes) -> None:
     predict_files(detector()[0], [images], tmp_path / "out")
     with (tmp_path / "out" / "results.jsonl").open("ab") as file:
         file.write(line)
-    with pytest.raises(DataError, match=r"the line that begins at byte \d+ is damaged; start over with --overwrite"):
+    with pytest.raises(DataError, match=r"the line that begins at byte \d+ is damaged; take --overwrite in place of"):
         predict_files(detector()[0], [images], tmp_path / "out", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [('"objects"', '"object"'), ('"file_name"', '"file"'), ('"car"', '"bus"'), ('"box": [', '"box": [1, ')],
+)
+def test_a_journal_that_was_changed_by_hand(images: Path, tmp_path: Path, right: str, wrong: str) -> None:
+    predict_files(detector()[0], [images / "0.png"], tmp_path)
+    journal = tmp_path / "results.jsonl"
+    header, line = journal.read_text().splitlines()
+    assert right in line
+    journal.write_text(f"{header}\n{line.replace(right, wrong)}\n")
+    with pytest.raises(DataError, match=rf"line that begins at byte {len(header) + 1} is damaged; take --overwrite in"):
+        predict_files(detector()[0], [images / "0.png"], tmp_path, resume=True)
 
 
 def test_what_could_not_be_read_is_tried_again(images: Path, tmp_path: Path) -> None:

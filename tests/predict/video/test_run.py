@@ -40,7 +40,8 @@ def run(videos: list[Path], out: Path, network: Any = None, **options: Any) -> N
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """Without the first one, on what made the others."""
+    return [json.loads(line) for line in path.read_text().splitlines()[1:]]
 
 
 def frames_of(path: Path) -> list[Any]:
@@ -84,7 +85,7 @@ def test_label_maps_and_odd_sides(tmp_path: Path, hw: tuple[int, int]) -> None:
         image = next(iter(frames)).image[: hw[0], : hw[1]]
     segmenter = SegmentationPredictor(two_levels(3), ClassTable(("sky", "road", "car"), (5, 7, 90)), (48, 64))
     found = segmenter(np.ascontiguousarray(image))
-    with VideoFiles(tmp_path / "a.jsonl", tmp_path / "a.mp4", 20.0, False) as files:
+    with VideoFiles(tmp_path / "a.jsonl", b"{}\n", tmp_path / "a.mp4", 20.0, False) as files:
         for i in range(3):
             files.add(Frame(i, i / 20, image), found, None)
     (line, *_) = lines_of(tmp_path / "a.jsonl")
@@ -106,7 +107,7 @@ def test_label_maps_and_odd_sides(tmp_path: Path, hw: tuple[int, int]) -> None:
 )
 def test_a_drawn_live_video_is_as_long_as_it_took(tmp_path: Path, fps: float, times: list[float], num: int) -> None:
     found = predictor()(square_frame(0))
-    with VideoFiles(tmp_path / "a.jsonl", tmp_path / "a.mp4", fps, True) as files:
+    with VideoFiles(tmp_path / "a.jsonl", b"{}\n", tmp_path / "a.mp4", fps, True) as files:
         for number, time in enumerate(times):
             files.add(Frame(number, time, square_frame(0)), found, None)
     assert len(frames_of(tmp_path / "a.mp4")) == num
@@ -116,7 +117,7 @@ def test_a_drawn_live_video_is_as_long_as_it_took(tmp_path: Path, fps: float, ti
 @pytest.mark.parametrize("fps", [0.02, 23.976, 66.127, 118.543, 239.317, 900.125])
 def test_drawn_videos_of_files_have_their_rate(tmp_path: Path, fps: float) -> None:
     found = predictor()(square_frame(0))
-    with VideoFiles(tmp_path / "a.jsonl", tmp_path / "a.mp4", fps, False) as files:
+    with VideoFiles(tmp_path / "a.jsonl", b"{}\n", tmp_path / "a.mp4", fps, False) as files:
         for number in range(3):
             files.add(Frame(number, number / fps, square_frame(0)), found, None)
     with open_video(tmp_path / "a.mp4") as drawn:
@@ -187,7 +188,7 @@ def test_t9_a_folder_of_images_and_videos_some_damaged(
     assert 2 < num < 20
     assert len(frames_of(out / "cut.mp4")) == num
     assert (out / "photo.png").is_file()
-    assert len(lines_of(out / "results.jsonl")) == 2
+    assert len(lines_of(out / "results.jsonl")) == 1
     assert not (out / "empty_frames.jsonl").exists()
     whole, part = out / "deep" / "a_frames.jsonl", out / "cut_frames.jsonl"
     before = whole.stat().st_mtime_ns, part.stat().st_mtime_ns
@@ -197,17 +198,56 @@ def test_t9_a_folder_of_images_and_videos_some_damaged(
     assert whole.stat().st_mtime_ns == before[0]  # all its frames are there
     assert part.stat().st_mtime_ns > before[1]
     whole.write_bytes(whole.read_bytes()[:-200])  # as a kill leaves it
-    with pytest.raises(DataError, match=r"was made with other settings \(batch_size 4, now 3\)"):
+    with pytest.raises(DataError, match=r"cut_frames\.jsonl: was made with other settings \(batch_size 4, now 3\)"):
         predict([*argv, "--resume", "--batch-size", "3"])
-    assert len(whole.read_bytes().splitlines()) == 24
+    torn = whole.read_bytes()
+    (out / "results.jsonl").write_text("mine")
+    with pytest.raises(DataError, match=r"results\.jsonl: is no file of results that detseg predict wrote"):
+        predict([*argv, "--overwrite"])
+    assert whole.read_bytes() == torn  # nothing was done for videos either, nor removed
+    (out / "results.jsonl").unlink()
     assert said(predict, [*argv, "--resume"], capsys)[0] == 2
     assert len(lines_of(whole)) == 24
+
+
+def test_videos_are_resumed_by_what_made_their_lines(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, out = tmp_path / "clip.mp4", tmp_path / "out"
+    clip.write_bytes(video.read_bytes())
+    lines = out / "clip_frames.jsonl"
+
+    def again(**options: Any) -> bool:
+        """Whether it was done again."""
+        before = lines.stat().st_mtime_ns
+        run([clip], out, resume=True, **options)
+        return lines.stat().st_mtime_ns > before
+
+    run([clip], out)
+    assert not again()
+    assert not again(overwrite=True)
+    what = "model '', now 'other'"
+    with pytest.raises(DataError, match=rf"clip_frames\.jsonl: was made with other settings \({what}\); resume with"):
+        again(model_id="other")
+    with lines.open("ab") as file:
+        file.write(b"5\n")
+    assert again()
+    write_squares(clip, num=7)
+    capsys.readouterr()
+    assert again()
+    assert f"predicted again, since changed after its results: {clip}" in " ".join(capsys.readouterr().out.split())
+    assert [line["frame"] for line in lines_of(lines)] == list(range(7))
+    lines.write_text("mine\n")
+    with pytest.raises(DataError, match=r"clip_frames\.jsonl: is no file of results that detseg predict wrote"):
+        again()
+    lines.unlink()
+    with pytest.raises(DataError, match=r"clip\.mp4: exists; replace it with --overwrite, or choose another"):
+        run([clip], out, resume=True)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--resume"], "--resume: needs images, whose results say what made them; predict with --overwrite"),
         (["--format", "coco"], "--format, --mask-values: are for images; a video gets JSON lines, leave them out"),
     ],
 )
