@@ -1,5 +1,5 @@
-"""Memory of the machine and of GPUs: keeping what tensors have freed, giving it back, and running out of it, as one line: what was
-computed on, what failed, what to lower."""
+"""Memory of the machine and of GPUs: keeping what tensors have freed, and giving it back; running out of it, as one
+line: what was computed on, what failed, what to lower."""
 
 from __future__ import annotations
 
