@@ -61,8 +61,9 @@ class Service:
         self._num_requests, self._used = 0, asyncio.Event()
 
     @asynccontextmanager
-    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """The batchers run within the block; the service is ready once each model has seen an image."""
+    async def lifespan(self, _: Starlette) -> AsyncIterator[dict[str, Any]]:
+        """The batchers run within the block; the service is ready once each model has seen an image. The state that it
+        gives has ``metrics``, for a server that answers something by itself."""
         tasks = []
         for model in self.models:
             size = self.metrics.batch_size.labels(model.name)
@@ -73,7 +74,7 @@ class Service:
         tasks.append(asyncio.create_task(self._warm_up()))
         tasks.append(asyncio.create_task(self._give_memory_back()))
         try:
-            yield
+            yield {"metrics": self.metrics}
         finally:
             self.ready = False
             for task in tasks:

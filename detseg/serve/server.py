@@ -128,6 +128,7 @@ class _Workers(Multiprocess):
         before = list(self.processes)
         super().keep_subprocess_alive()
         for process in set(before) - set(self.processes):
+            logger.warning(f"worker {process.pid} ended (exit code {process.exitcode}); another one is started")
             forget_process(process.pid)
             self._deaths.append(time.monotonic())
         if len(self._deaths) == _MOST_DEATHS and self._deaths[-1] - self._deaths[0] < _DEATHS_SECONDS:
@@ -208,6 +209,7 @@ class HttpProtocol(H11Protocol):
             self._refuse(408, "Request Timeout", f"no request arrived within {HEADER_SECONDS:g} s")
 
     def _refuse(self, status: int, reason: str, message: str) -> None:
+        self.app_state["metrics"].requests.labels("other", status).inc()
         body = json.dumps({"error": message})
         head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\nconnection: close\r\n"
         self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode("ascii"))

@@ -157,7 +157,9 @@ def test_two_models_side_by_side_and_samples(service: httpx.Client, tmp_path: Pa
         assert [answer["model"] for answer in json.loads(text(page, "json"))] == ["boxes", "masks"]
         assert text(page, "whose") == "boxes / masks"
         # What the first model found stays when the other one fails.
-        page.value("window.real = fetch; window.fetch = (a, o) => a.includes('masks&') ? Promise.reject(Error()) : real(a, o)")
+        page.value(
+            "window.real = fetch; window.fetch = (a, o) => a.includes('masks&') ? Promise.reject(Error()) : real(a, o)"
+        )
         page.value("predict()")
         assert text(page, "error") == "masks: The service does not answer. Is it still running?"
         assert page.value("[...document.querySelectorAll('figure')].length") == 1
