@@ -169,9 +169,10 @@ def test_workers_that_die(tiny_run: TinyRun) -> None:
         for _ in range(4):
             stack.enter_context(socket.create_connection(address, timeout=30)).sendall(head)
         time.sleep(0.5)
-        for worker in workers_of(process):
-            os.kill(worker, signal.SIGKILL)
-        time.sleep(1.5)
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # killed while it is asked whether it is alive
+            for worker in workers_of(process):
+                os.kill(worker, number)
+            time.sleep(1)
         with httpx.Client(base_url=client.base_url, timeout=60) as other:  # by those that were started again
             assert "detseg_queue_length 0.0" in other.get("/metrics").text
         while process.poll() is None:
