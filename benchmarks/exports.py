@@ -44,6 +44,9 @@ BATCHES = (1, 8)
 NUM_IMAGES = 16  # of the latencies
 CPU = os.environ.get("ONEDNN_MAX_CPU_ISA", "all")
 """The instructions that oneDNN, which torch and OpenVINO compute with, may use; ONNX Runtime cannot be told."""
+TOLERANCE, BEYOND = 0.01, "²"
+"""What `detseg export` lets an export lose by default, and the sign of rows that lose more."""
+
 Result = dict[str, Any]
 """Of a run, format and precision on a kind of CPU: ``error``, or ``certificate``, and by batch size the milliseconds an
 image of each block, of the export (``ours``) and of the checkpoint (``eager``)."""
@@ -156,9 +159,10 @@ def _predict(predictor: ImagePredictor[Any], images: Sequence[UInt8Array], batch
 
 def table(rows: Sequence[Result]) -> str:
     """All rows in Markdown, and below it what failed."""
-    heads = ["model (run)", "format", "precision", "CPU", "change of the metric (95 %)", "boxes, px", "MB"]
+    heads = ["model (run)", "format", "precision", "CPU", "checkpoint", "change (95 %)", "boxes, px", "MB"]
     heads += (f"ms at batch {batch}: export, checkpoint, ratio" for batch in BATCHES)
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    beyond = f"{BEYOND} beyond the default tolerance of {TOLERANCE:g}: `detseg export` refuses it without `--tolerance`"
     notes: list[str] = []
     for row in rows:
         cells = [f"{row['model']} ({row['run']})", row["format"], row["precision"], row["cpu"]]
@@ -170,7 +174,7 @@ def table(rows: Sequence[Result]) -> str:
             if row["format"] == "onnx" and row["cpu"] != "all":
                 cells[3] = "all (ONNX Runtime has no such switch); " + cells[3]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *(f"{number}. {note}" for number, note in enumerate(notes, start=1))]).strip()
+    return "\n".join([*lines, "", beyond, *(f"{number}. {note}" for number, note in enumerate(notes, start=1))]).strip()
 
 
 def _cells(row: Result) -> list[str]:
@@ -178,14 +182,17 @@ def _cells(row: Result) -> list[str]:
     changes = []
     for one in said["changes"]:
         ends = "" if one["low"] is None else f" ({one['low']:+.4f} to {one['high']:+.4f})"
-        changes.append(f"{one['metric']} {one['change']:+.4f}{ends}")
+        changes.append(f"{one['change']:+.4f}{ends}" + f" {BEYOND}" * (one["change"] < -TOLERANCE))
     box = said["box_error"]
-    cells = [", ".join(changes), "" if box is None else f"{box:.2g}"]
+    cells = ["; ".join(f"{one['metric']} {one['original']:.3f}" for one in said["changes"]), "; ".join(changes)]
+    cells.append(f"{box:.2g}" if box is not None else "none compared" if said.get("matched") == 0 else "")
     cells.append(f"{said['bytes'] / 1e6:.1f}")
     for batch in BATCHES:
         times = row[f"batch {batch}"]
         ratios = [eager / ours for ours, eager in zip(times["ours"], times["eager"], strict=True)]
-        cells.append(f"{spread(times['ours'])}, {spread(times['eager'])}, **{spread(ratios, '.2f')}**")
+        cells.append(
+            f"{spread(times['ours'])}, {spread(times['eager'])}, **{spread(ratios, '.2f').replace(' (', '** (')}"
+        )
     return cells
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -79,8 +80,12 @@ def check_writable(folder: Path, setting: str) -> None:
         setting: that chose it.
     """
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"{setting}: {folder}: {there} is no folder that you may write into; choose another one")
+    try:
+        with tempfile.TemporaryFile(dir=there):  # permissions do not tell: /proc, disks that are read-only
+            pass
+    except OSError:
+        what = f"{there} is no folder that you may write into"
+        raise ConfigError(f"{setting}: {folder}: {what}; choose another one") from None
 
 
 def write_text(path: Path, text: str) -> None:

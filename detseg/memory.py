@@ -1,12 +1,12 @@
-"""Memory of the machine and of GPUs: keeping what tensors have freed, and running out of it, as one line: what was
-computed on, what failed, what to lower."""
+"""Memory of the machine and of GPUs: keeping what tensors have freed, and giving it back; running out of it, as one
+line: what was computed on, what failed, what to lower."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detseg.errors import DetsegError
 from detseg.messages import one_line
@@ -25,8 +25,8 @@ _TEXTS = (
 """What errors without a type of their own say in lower case."""
 
 
+_MMAP_THRESHOLD = (-3, 256 << 20)  # larger pieces, such as huge images, go back to the system at once
 _MALLOC_OPTIONS = {
-    -3: 256 << 20,  # M_MMAP_THRESHOLD: larger pieces, such as huge images, go back to the system at once
     -1: 1 << 30,  # M_TRIM_THRESHOLD: most that is kept at the end of the heap
     -2: 64 << 20,  # M_TOP_PAD: more that is taken each time
     -8: 1,  # M_ARENA_MAX: other heaps than the first one have pieces of at most 64 MiB
@@ -38,15 +38,34 @@ def keep_freed_memory() -> None:
     """Have the C library keep what tensors free for the next ones, of this whole process.
 
     By default pieces of 32 MiB and more, such as the maps of a batch, go back to the system each time, which then has
-    to fill the next ones with zeros: on a CPU that takes up to half of the time of a prediction in batches. Up to 1 GiB
-    more stays with the process. It does nothing where there is no glibc, as on macOS and Windows, or where the
-    environment says how memory is allocated (``MALLOC_...``, ``GLIBC_TUNABLES``, ``LD_PRELOAD``).
+    to fill the next ones with zeros: on a CPU that takes up to half of the time of a prediction in batches. What is
+    free below a piece that is in use stays with the process, up to all that it ever used at once; at the end of the
+    heap it is 1 GiB at most. ``give_freed_memory_back`` returns it.
+
+    It does nothing where there is no glibc, as on macOS and Windows, where glibc does not take the setting, or where
+    the environment says how memory is allocated (``MALLOC_...``, ``GLIBC_TUNABLES``, ``LD_PRELOAD``).
     """
     is_told = any(name.startswith("MALLOC_") or name in ("GLIBC_TUNABLES", "LD_PRELOAD") for name in os.environ)
-    if is_told or os.name != "posix" or not hasattr(library := ctypes.CDLL(None), "gnu_get_libc_version"):
+    if is_told or (library := _glibc()) is None:
         return
-    for option, value in _MALLOC_OPTIONS.items():
-        library.mallopt(option, value)
+    if library.mallopt(*_MMAP_THRESHOLD):  # 0: refused, as by old versions; without it the others cost time
+        for option, value in _MALLOC_OPTIONS.items():
+            library.mallopt(option, value)
+
+
+def give_freed_memory_back() -> None:
+    """Give all memory that is free back to the system, which is for a process that has nothing to do for a while.
+
+    Threads that allocate meanwhile wait for it. It does nothing where there is no glibc.
+    """
+    if (library := _glibc()) is not None:
+        library.malloc_trim(0)
+
+
+def _glibc() -> Any:
+    """The C library, None where it is another one."""
+    library = ctypes.CDLL(None) if os.name == "posix" else None
+    return library if hasattr(library, "gnu_get_libc_version") else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -12,8 +12,8 @@ KEY = {"run": "cells", "format": "onnx", "precision": "fp32", "cpu": "AVX2", "th
 
 
 def test_rows_come_back_as_a_table(tmp_path: Path) -> None:
-    changes: list[dict[str, Any]] = [{"metric": "AP", "change": -0.002, "low": -0.01, "high": 0.003}]
-    changes.append({"metric": "mask_AP", "change": 0.001, "low": None, "high": None})
+    changes: list[dict[str, Any]] = [{"metric": "AP", "original": 0.5, "change": -0.002, "low": -0.01, "high": 0.003}]
+    changes.append({"metric": "mask_AP", "original": 0.25, "change": -0.011, "low": None, "high": None})
     said = {"changes": changes, "box_error": 0.5, "bytes": 2_500_000}
     times = {f"batch {batch}": {"ours": [2.0, 4.0], "eager": [8.0, 8.0]} for batch in (1, 8)}
     works: dict[str, Any] = {**KEY, "model": "yolo", "certificate": said, **times}
@@ -23,11 +23,12 @@ def test_rows_come_back_as_a_table(tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in (works, fails)))
     rows = read_rows(file)
     assert [key_of(row) for row in rows] == [("cells", "onnx", precision, "AVX2", 2) for precision in ("fp32", "int8")]
-    first, second, _, note = table(rows).splitlines()[2:]
+    first, second, _, beyond, note = table(rows).splitlines()[2:]
     assert (
-        "| AP -0.0020 (-0.0100 to +0.0030), mask_AP +0.0010 | 0.5 | 2.5 | 3 (2–4), 8 (8–8), **3.00 (2.00–4.00)** |"
+        "| AP 0.500; mask_AP 0.250 | -0.0020 (-0.0100 to +0.0030); -0.0110 ² | 0.5 | 2.5 | 3 (2–4), 8 (8–8), **3.00** "
         in first
     )
+    assert beyond.startswith("² beyond the default tolerance of 0.01")
     assert "no such switch" in first
     assert "fails [1]" in second
     assert first.count("|") == second.count("|")

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -157,3 +158,42 @@ def test_what_the_environment_says_of_memory_counts(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
     monkeypatch.setattr(ctypes, "CDLL", lambda _: pytest.fail("the C library was asked"))
     keep_freed_memory()
+
+
+_COUNT_RESIDENT = """
+import numpy as np
+from pathlib import Path
+from detseg.memory import give_freed_memory_back, keep_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) >> 8  # MiB, of pages of 4 KiB
+
+keep_freed_memory()
+before = resident()
+freed = [np.ones(8 << 20) for _ in range(4)]  # 64 MiB each
+live = np.ones(10_000)  # the heap cannot shrink below it
+del freed
+kept = resident()
+give_freed_memory_back()
+print(kept - before, resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="keep_freed_memory is for glibc")
+def test_what_is_kept_is_given_back() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run([sys.executable, "-c", _COUNT_RESIDENT], env=environment, capture_output=True)
+    kept, after = map(int, done.stdout.split())
+    assert kept > 200
+    assert after < 80  # M_TOP_PAD may be resident
+
+
+def test_a_c_library_that_refuses_the_setting_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a high M_MMAP_THRESHOLD the other settings would only cost time."""
+    asked: list[int] = []
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    library = SimpleNamespace(gnu_get_libc_version=None, mallopt=lambda option, _: asked.append(option) or 0)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    keep_freed_memory()
+    assert asked == [-3]

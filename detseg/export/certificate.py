@@ -65,8 +65,9 @@ class Certificate:
     Attributes:
         num_images: that both saw.
         changes: of AP, and of masks of mask_AP, too; or of mIoU.
-        box_error: largest difference of a side between detections of one object that score 0.3 or more, pixels.
-        score_drift: largest difference between their scores.
+        matched: pairs of detections of one object that score 0.3 or more; None: of a segmenter.
+        box_error: largest difference of a side between their boxes, pixels; None: there are none.
+        score_drift: largest difference between their scores; None: there are none.
         mask_iou: smallest overlap of their masks; None: there are none.
         unmatched: detections of 0.3 or more that the other has not, with IoU 0.5 and the same class.
         changed_pixels: fraction of the pixels whose class differs; None: of a detector.
@@ -76,6 +77,7 @@ class Certificate:
     num_images: int
     changes: tuple[MetricChange, ...]
     latency_ms: tuple[float, float]
+    matched: int | None = None
     box_error: float | None = None
     score_drift: float | None = None
     mask_iou: float | None = None
@@ -101,11 +103,14 @@ class Certificate:
     def lines(self) -> list[str]:
         """What stands below the table."""
         lines = []
-        if self.unmatched is not None:
+        if self.matched:
             lines.append(
-                f"detections from {SCORE_THRESHOLD} on: boxes differ by {self.box_error:.3g} px at most, scores by "
-                f"{self.score_drift:.2g}; {self.unmatched} have no match"
+                f"detections from {SCORE_THRESHOLD} on, {self.matched} pairs: boxes differ by {self.box_error:.3g} px "
+                f"at most, scores by {self.score_drift:.2g}; {self.unmatched} have no match"
             )
+        elif self.unmatched is not None:
+            what = f"no detection scores {SCORE_THRESHOLD}" + (" in both" if self.unmatched else "")
+            lines.append(f"{what}: boxes were not compared; {self.unmatched} have no match")
         if self.mask_iou is not None:
             lines.append(f"their masks overlap by {self.mask_iou:.4f} at least")
         if self.changed_pixels is not None:
@@ -202,7 +207,7 @@ class _Drift:
     """How far results are apart."""
 
     def __init__(self) -> None:
-        self._boxes, self._scores, self._unmatched = 0.0, 0.0, 0
+        self._boxes, self._scores, self._matched, self._unmatched = 0.0, 0.0, 0, 0
         self._masks: float | None = None
         self._changed = self._pixels = 0
 
@@ -230,6 +235,7 @@ class _Drift:
                 union = np.count_nonzero(first | second)
                 overlap = np.count_nonzero(first & second) / union if union else 1.0
                 self._masks = min(overlap, 1.0 if self._masks is None else self._masks)
+        self._matched += matched
         self._unmatched += len(one) + len(other) - 2 * matched
 
     def numbers(self) -> dict[str, Any]:
@@ -237,8 +243,9 @@ class _Drift:
         if self._pixels:
             return {"changed_pixels": self._changed / self._pixels}
         return {
-            "box_error": self._boxes,
-            "score_drift": self._scores,
+            "matched": self._matched,
+            "box_error": self._boxes if self._matched else None,
+            "score_drift": self._scores if self._matched else None,
             "mask_iou": self._masks,
             "unmatched": self._unmatched,
         }

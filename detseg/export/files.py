@@ -20,7 +20,9 @@ from detseg.predict.runtime.engines import Outputs
 from detseg.structures import Float32Array
 
 OPSET = 18
-_MOST_IMAGES, _MOST_CELLS = 4096, 1024  # bounds of what is dynamic, which the exporter wants
+_MOST_IMAGES = 4096  # bound of what is dynamic, which the exporter wants
+MOST_CELLS = 1024
+"""Of the coarsest map, on a side: the bound of inputs of any size, and of those of a fixed one."""
 
 
 def export_program(model: nn.Module, description: Description) -> torch.export.ExportedProgram:
@@ -32,7 +34,7 @@ def export_program(model: nn.Module, description: Description) -> torch.export.E
     dynamic: dict[int, Any] = {} if description.batch else {0: torch.export.Dim("batch", min=1, max=_MOST_IMAGES)}
     if description.any_size:
         sides = {2: "rows", 3: "columns"}
-        dynamic |= {axis: stride * torch.export.Dim(name, min=1, max=_MOST_CELLS) for axis, name in sides.items()}
+        dynamic |= {axis: stride * torch.export.Dim(name, min=1, max=MOST_CELLS) for axis, name in sides.items()}
     with _quiet():
         program = torch.export.export(network, (example,), dynamic_shapes=(dynamic,) if dynamic else None, strict=False)
     # The exporter believes that NMS keeps two boxes at least, and has the program raise an error for fewer.

@@ -25,7 +25,7 @@ from detseg.data.datasets.fingerprint import fingerprint
 from detseg.errors import ConfigError, DetsegError
 from detseg.evaluation.run import evaluation_config, open_split_for
 from detseg.export.certificate import Certificate, certify, has_truth
-from detseg.export.files import ProgramEngine, network_hw, onnx_model, write_openvino, write_program
+from detseg.export.files import MOST_CELLS, ProgramEngine, network_hw, onnx_model, write_openvino, write_program
 from detseg.export.options import SUFFIX, Format, Precision, check_options, packages
 from detseg.factory import load_model
 from detseg.messages import console, messages_on_console
@@ -85,6 +85,8 @@ def export_checkpoint(
         DetsegError: the format cannot hold this, a package is missing, or the data.
     """
     check_options(form, precision, out)
+    precise = run_checkpoint(checkpoint)
+    path = _place(out, precise, form, _options(precision, static_hw, any_size, nms))
     model, trained, contents = load_model(checkpoint)
     if not isinstance(model, YoloDetector | RCNNDetector) and kind_of(trained.model).finds_objects:
         raise ConfigError(f"{checkpoint}: a module of your own cannot be exported; see torch.onnx.export")
@@ -92,8 +94,6 @@ def export_checkpoint(
     dataset = open_split_for(config, split, contents.classes, checkpoint)
     if not has_truth(dataset):
         raise ConfigError(f"--split {split}: has nothing annotated to compare by; take another --split")
-    precise = run_checkpoint(checkpoint)
-    path = _place(out, precise, form, _options(precision, static_hw, any_size, nms))
     folded = fuse(model, "cpu")
     description = describe(folded, config, contents, precise, form, precision, static_hw, nms, any_size)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,8 +175,9 @@ def describe(
         raise ConfigError("--any-size: is for YOLO and segmentation models, without --static; leave it out")
     if not nms and not isinstance(model, YoloDetector):
         raise ConfigError(f"--without-nms: is for YOLO, this is a {config.model.name}; leave it out")
-    if static_hw and any(side < stride or side % stride for side in hw):
-        raise ConfigError(f"--static {hw[0]} {hw[1]}: expected multiples of {stride}, the model's coarsest stride")
+    if static_hw and any(side % stride or not stride <= side <= stride * MOST_CELLS for side in hw):
+        what = f"expected multiples of {stride}, the model's coarsest stride, up to {stride * MOST_CELLS}"
+        raise ConfigError(f"--static {hw[0]} {hw[1]}: {what}")
     limits: dict[str, Any] = {}
     if isinstance(model, YoloDetector):
         inside = nms and form != "torch"

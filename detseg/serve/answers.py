@@ -17,6 +17,7 @@ from detseg.serve.settings import ServiceError
 from detseg.structures import UInt8Array
 
 Found = Detections | SegmentationMap
+_MOST_OF_JPEG = 65_500  # pixels of a side, of libjpeg
 
 
 def choose(found: Found, score: float, classes: Sequence[str] | None) -> Found:
@@ -59,12 +60,13 @@ def to_json(found: Found, classes: Sequence[str] | None, masks: bool) -> dict[st
 
 
 def to_picture(image: UInt8Array) -> bytes:
-    """An (H, W, 3) uint8 RGB image as a JPEG."""
+    """An (H, W, 3) uint8 RGB image as a JPEG; 413: it is too large for one."""
+    height, width = image.shape[:2]
+    if max(height, width) > _MOST_OF_JPEG:
+        most = f"a JPEG, with which format=image and format=decoded answer, has at most {_MOST_OF_JPEG} on a side"
+        raise ServiceError(413, f"the picture has {width} x {height} pixels; {most}")
     buffer = io.BytesIO()
-    try:
-        Image.fromarray(image).save(buffer, format="JPEG", quality=90)
-    except (OSError, ValueError) as error:  # JPEG has sides of 65500 pixels at most
-        raise ServiceError(413, f"the image is too large for a picture: {error}") from None
+    Image.fromarray(image).save(buffer, format="JPEG", quality=90)
     return buffer.getvalue()
 
 

@@ -23,6 +23,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from detseg.memory import give_freed_memory_back
 from detseg.messages import one_line, printable
 from detseg.serve.answers import choose, timing, to_json, to_picture
 from detseg.serve.batching import Batcher
@@ -38,6 +39,7 @@ logger = logging.getLogger("detseg")
 
 T = TypeVar("T")
 
+_IDLE_SECONDS = 1.0  # after which memory is given back
 _LINGER = 2.0  # seconds in which the rest of a refused body is thrown away, so that its sender sees the answer
 
 
@@ -56,11 +58,12 @@ class Service:
         self.ready = False
         self._batchers: dict[str, Batcher] = {}
         self._threads = ThreadPoolExecutor(min(os.cpu_count() or 1, 8), thread_name_prefix="images")
-        self._num_requests = 0
+        self._num_requests, self._used = 0, asyncio.Event()
 
     @asynccontextmanager
-    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """The batchers run within the block; the service is ready once each model has seen an image."""
+    async def lifespan(self, _: Starlette) -> AsyncIterator[dict[str, Any]]:
+        """The batchers run within the block; the service is ready once each model has seen an image. The state that it
+        gives has ``metrics``, for a server that answers something by itself."""
         tasks = []
         for model in self.models:
             size = self.metrics.batch_size.labels(model.name)
@@ -69,8 +72,9 @@ class Service:
             self._batchers[model.name] = batcher
             tasks.append(asyncio.create_task(batcher.run()))
         tasks.append(asyncio.create_task(self._warm_up()))
+        tasks.append(asyncio.create_task(self._give_memory_back()))
         try:
-            yield
+            yield {"metrics": self.metrics}
         finally:
             self.ready = False
             for task in tasks:
@@ -90,6 +94,17 @@ class Service:
         except Exception:  # it stays unready, and the log says why
             logger.exception("a model fails on a blank image; the service is not ready")
 
+    async def _give_memory_back(self) -> None:
+        """Once whenever there is nothing to do: what many large images took would stay with the process."""
+        while True:
+            await self._used.wait()
+            while self._num_requests or any(batcher.is_busy for batcher in self._batchers.values()):
+                await asyncio.sleep(_IDLE_SECONDS)
+            self._used.clear()
+            await asyncio.sleep(_IDLE_SECONDS)
+            if not self._used.is_set():
+                await self._in_thread(give_freed_memory_back)
+
     async def predict(self, request: Request) -> Response:
         """``POST /predict``."""
         self._check_key(request)
@@ -104,6 +119,7 @@ class Service:
 
     def _count(self, number: int) -> None:
         self._num_requests += number
+        self._used.set()
         self.metrics.queue.inc(number)
 
     async def _predict(self, request: Request) -> Response:

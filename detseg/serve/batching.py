@@ -54,6 +54,8 @@ class Batcher:
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
         self._coming = 0
+        self.is_busy = False
+        """Whether a batch is in the network."""
         self.room = asyncio.Semaphore(2 * max_batch)
         """For images in memory: a batch in the network, and the next one."""
 
@@ -74,22 +76,8 @@ class Batcher:
 
     async def run(self) -> None:
         """Predict until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
-            batch = [one for one in await self._gather() if not one.answer.done()]  # some gave up
-            if not batch:
-                continue
-            self._on_batch(len(batch))
-            begin = perf_counter()
-            found = await loop.run_in_executor(self._thread, self._results, [one.image for one in batch])
-            took = perf_counter() - begin
-            for one, result in zip(batch, found, strict=True):
-                if one.answer.done():
-                    continue
-                if isinstance(result, Exception):
-                    one.answer.set_exception(result)
-                else:
-                    one.answer.set_result(Predicted(result, begin - one.since, took, len(batch)))
+            await self._answer(await self._gather())  # without names, so that images go before the next ones come
 
     def close(self) -> None:
         """Let the thread end."""
@@ -107,6 +95,24 @@ class Batcher:
             except TimeoutError:
                 break
         return batch
+
+    async def _answer(self, gathered: list[_Waiting]) -> None:
+        batch = [one for one in gathered if not one.answer.done()]  # some gave up
+        if not batch:
+            return
+        self._on_batch(len(batch))
+        self.is_busy = True
+        begin, images = perf_counter(), [one.image for one in batch]
+        found = await asyncio.get_running_loop().run_in_executor(self._thread, self._results, images)
+        took = perf_counter() - begin
+        self.is_busy = False
+        for one, result in zip(batch, found, strict=True):
+            if one.answer.done():
+                continue
+            if isinstance(result, Exception):
+                one.answer.set_exception(result)
+            else:
+                one.answer.set_result(Predicted(result, begin - one.since, took, len(batch)))
 
     def _results(self, images: list[UInt8Array]) -> Sequence[Any]:
         """A result or an exception for each; an image that fails does not take the others of its batch along."""

@@ -111,6 +111,7 @@ const proceed = () => service ? predict() : start();
 
 async function take(file, note = "") {
   image = null;
+  if (!element("viewfinder").hidden) closeCamera();
   const mine = nextTurn(), mebibytes = number => `${Math.ceil(10 * number / 2 ** 20) / 10} MiB`;
   if (file.size > service?.max_bytes) {
     return giveUp(`This file has ${mebibytes(file.size)}; this service takes up to ${mebibytes(service.max_bytes)}.`);
@@ -165,6 +166,7 @@ async function predict() {
   const mine = nextTurn(), { signal } = asking, current = image, found = [];
   const names = [element("model").value, element("other").value].filter(Boolean);
   element("key-form").hidden = true;
+  let problem = null;
   try {
     for (const name of names) {  // one after the other, so that they do not slow each other
       const model = service.models.find(one => one.name === name);
@@ -181,12 +183,14 @@ async function predict() {
       found.push({ model, content, source: current, milliseconds, map });
     }
   } catch (error) {
-    if (mine === turn) giveUp(error.message, error.again);
-    return;
+    if (mine !== turn) return;
+    if (!found.length) return giveUp(error.message, error.again);
+    problem = error;
   }
   answers = found;
   document.body.classList.add("used");
-  if (!current.picture) fail("This browser cannot show this kind of image; the list is right all the same.");
+  if (problem) fail(`${names[found.length]}: ${problem.message}`, problem.again);
+  else if (!current.picture) fail("This browser cannot show this kind of image; the list is right all the same.");
   element("results").classList.remove("old");
   for (const id of ["controls", "results", "more"]) element(id).hidden = false;
   listClasses();
@@ -476,12 +480,15 @@ const closeCamera = () => {
   for (const track of element("video").srcObject?.getTracks() ?? []) track.stop();
   element("video").srcObject = null;
   element("viewfinder").hidden = true;
+  element("camera").disabled = false;
   element("camera").focus();
 };
 element("camera").addEventListener("click", async () => {
+  element("camera").disabled = true;  // until it is closed: a second stream would leave the first one on
   try {
     element("video").srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
+    closeCamera();
     return fail(error.name === "NotFoundError" ? "There is no camera." : `The camera cannot be used: ${error.message}`);
   }
   fail("");

@@ -123,11 +123,24 @@ class _Workers(Multiprocess):
         self.died_too_often = False
         self._deaths: deque[float] = deque(maxlen=_MOST_DEATHS)
 
+    def init_processes(self) -> None:
+        """Start all."""
+        super().init_processes()
+        self._leave_pipes_to_workers()
+
+    def _leave_pipes_to_workers(self) -> None:
+        """While their end of the pipe is open here, too, one that is killed when it is asked whether it is alive would
+        be waited for: a minute."""
+        for process in self.processes:
+            process.child_conn.close()
+
     def keep_subprocess_alive(self) -> None:
         """Start again what has died, but not for ever."""
         before = list(self.processes)
         super().keep_subprocess_alive()
+        self._leave_pipes_to_workers()
         for process in set(before) - set(self.processes):
+            logger.warning(f"worker {process.pid} ended (exit code {process.exitcode}); another one is started")
             forget_process(process.pid)
             self._deaths.append(time.monotonic())
         if len(self._deaths) == _MOST_DEATHS and self._deaths[-1] - self._deaths[0] < _DEATHS_SECONDS:
@@ -208,6 +221,7 @@ class HttpProtocol(H11Protocol):
             self._refuse(408, "Request Timeout", f"no request arrived within {HEADER_SECONDS:g} s")
 
     def _refuse(self, status: int, reason: str, message: str) -> None:
+        self.app_state["metrics"].requests.labels("other", status).inc()
         body = json.dumps({"error": message})
         head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\nconnection: close\r\n"
         self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode("ascii"))

@@ -46,7 +46,8 @@ class ServiceSettings:
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name}: expected {low:g} to {high:g}, got {getattr(self, name):g}")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
-            raise ConfigError("the API key: expected ASCII letters, digits or signs on one line, and at least one")
+            what = "expected ASCII letters, digits or signs on one line, and at least one"
+            raise ConfigError(f"the API key (--api-key-file, or DETSEG_API_KEY): {what}")
 
     @property
     def max_bytes(self) -> int:

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -248,6 +249,7 @@ def test_a_certificate(yolo: Path, tiny_run: TinyRun) -> None:
     assert abs(change["change"]) < 1e-3
     assert set(change["by_class"]) == set(read_model_checkpoint(tiny_run.best).classes.names)
     assert said["box_error"] < 0.01
+    assert said["matched"] > 3
     assert said["unmatched"] == 0
     assert said["bytes"] == yolo.stat().st_size
     assert (said["format"], said["precision"], said["split"], said["overrides"]) == ("onnx", "fp32", "val", [])
@@ -292,6 +294,19 @@ def test_a_certificate_has_the_time_that_users_see(yolo: Path, tiny_run: TinyRun
     assert engine.thresholds == [description.score_threshold] * 9 + [0.3] * (2 + 9)  # two are not timed
 
 
+def test_a_certificate_without_a_detection_compares_no_boxes(tiny_run: TinyRun) -> None:
+    """0 px would say that boxes agree."""
+    contents = read_model_checkpoint(tiny_run.best)
+    config = resolve_data(evaluation_config(contents.config, "", ()))
+    dataset = open_split_for(config, "val", contents.classes, tiny_run.best)
+    evaluators = DetectionEvaluator(contents.classes), DetectionEvaluator(contents.classes)
+    blind: Any = [load_predictor(tiny_run.run_dir, "cpu", 1.0) for _ in range(2)]
+    found = certify(*blind, dataset, evaluators)
+    said = found.to_dict()
+    assert (said["matched"], said["unmatched"], said["box_error"], said["score_drift"]) == (0, 0, None, None)
+    assert found.lines()[0] == "no detection scores 0.3: boxes were not compared; 0 have no match"
+
+
 EARLIER = {"one.onnx": "an earlier export", "one.onnx.json": "and its certificate"}
 
 
@@ -326,20 +341,22 @@ def test_an_export_that_loses_too_much_is_not_written(
     assert left == EARLIER
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_export_leaves_what_was_there(
-    yolo: Path, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, code: int, yolo: Path, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import onnx
 
     def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr("detseg.export.run.onnx_model", lambda *_: onnx.load(yolo))
     monkeypatch.setattr("detseg.export.run.certify", interrupted)
     for name, text in EARLIER.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(KeyboardInterrupt):
-        export_checkpoint(tiny_run.run_dir, "onnx", tmp_path / "one.onnx")
+    with pytest.raises(SystemExit) as left:
+        sys.exit(main(["export", str(tiny_run.run_dir), "--out", str(tmp_path / "one.onnx")]))
+    assert left.value.code == code
     assert files_of(tmp_path) == EARLIER
 
 
@@ -444,7 +461,12 @@ def test_no_torch_is_needed(
     [
         (["--precision", "int8"], "--precision int8: --format onnx has no such; take --format openvino"),
         (["--out", "best.pt2"], r"--out best\.pt2: expected a name that ends in \.onnx, by which it is recognised"),
-        (["--static", "60", "64"], r"--static 60 64: expected multiples of \d+, the model's coarsest stride"),
+        (
+            ["--static", "60", "64"],
+            "--static 60 64: expected multiples of 32, the model's coarsest stride, up to 32768",
+        ),
+        (["--static", "64", "100000"], "--static 64 100000: expected multiples of 32, .*, up to 32768"),
+        (["--out", "/proc/best.onnx"], "--out: /proc: /proc is no folder that you may write into; choose another one"),
         (["--any-size", "--static", "64", "64"], "--any-size: is for YOLO and segmentation models, without --static; "),
         (["--tolerance", "7"], "--tolerance: expected a number from 0 to 1"),
         (["model.name=fcn"], r"only data\.\* and evaluation\.\* can be changed"),
@@ -491,6 +513,10 @@ DAMAGES: list[tuple[dict[str, Any], str]] = [
     ({"value_range": "bogus"}, "value_range"),
     ({"classes": {"names": ["a", "a"]}}, "class names must differ"),
     ({"colour": 1}, "colour: "),
+    ({"max_detections": 0}, "max_detections: expected 1 or more, got 0"),
+    ({"value_range": [5, 1]}, r"value_range: expected \[low, high\] with low < high, got \[5\.0, 1\.0\]"),
+    ({"nms": False}, r"expected the outputs boxes, scores of 3 classes, as it says, .* labels .*, image_indices"),
+    ({"any_size": True}, "its network does not take images of 32 x 64, as it says"),
     ({"task": "semantic"}, r"expected the outputs logits of 3 classes, as it says, its network has boxes \(\d+, 4\)"),
     ({"task": "instance"}, "expected the outputs boxes, scores, labels, masks, regions"),
 ]

@@ -156,6 +156,15 @@ def test_two_models_side_by_side_and_samples(service: httpx.Client, tmp_path: Pa
         page.wait("element('json').textContent")
         assert [answer["model"] for answer in json.loads(text(page, "json"))] == ["boxes", "masks"]
         assert text(page, "whose") == "boxes / masks"
+        # What the first model found stays when the other one fails.
+        page.value(
+            "window.real = fetch; window.fetch = (a, o) => a.includes('masks&') ? Promise.reject(Error()) : real(a, o)"
+        )
+        page.value("predict()")
+        assert text(page, "error") == "masks: The service does not answer. Is it still running?"
+        assert page.value("[...document.querySelectorAll('figure')].length") == 1
+        assert page.value("!element('again').hidden && !element('results').hidden")
+        page.value("window.fetch = window.real")
         assert page.value("[...element('other').options].map(o => o.value)") == ["", "map", "masks"]
         page.value("element('model').value = 'masks'; element('model').dispatchEvent(new Event('change'))")
         assert page.value("element('other').value") == "boxes"  # they change places
@@ -200,8 +209,17 @@ def test_the_camera(service: httpx.Client, tmp_path: Path) -> None:
         page.wait("service && !element('camera').hidden")
         page.click("#camera")
         page.wait("element('video').videoWidth > 0")
+        page.value("window.first = element('video').srcObject.getTracks()[0]")
+        page.click("#camera")  # it is open: no second stream takes the place of the first
+        assert page.value("element('video').srcObject.getTracks()[0] === window.first")
         page.press("Escape", 27)
         assert page.value("element('viewfinder').hidden && !element('video').srcObject")
+        assert page.value("window.first.readyState") == "ended"
+        page.click("#camera")
+        page.wait("element('video').videoWidth > 0")
+        page.value("window.second = element('video').srcObject.getTracks()[0]")
+        page.value("fetch('/openapi.json').then(answer => answer.blob()).then(take)")  # any other file
+        assert page.value("window.second.readyState === 'ended' && element('viewfinder').hidden")
         page.click("#camera")
         page.wait("element('video').videoWidth > 0")
         page.click("#shoot")

@@ -152,6 +152,13 @@ def test_a_picture_has_the_size_of_the_image(service: httpx.Client) -> None:
     np.testing.assert_allclose(np.asarray(Image.open(io.BytesIO(decoded.content))), np.full((40, 60, 3), 250), atol=2)
 
 
+def test_a_picture_that_jpeg_cannot_hold(service: httpx.Client) -> None:
+    for option in ("image", "decoded"):
+        answer = ask(service, png(np.zeros((1, 65_501, 3), dtype=np.uint8)), format=option)
+        most = "a JPEG, with which format=image and format=decoded answer, has at most 65500 on a side"
+        assert (answer.status_code, most in answer.json()["error"]) == (413, True)
+
+
 def bomb() -> bytes:
     """A small PNG that declares 20 000 × 20 000 pixels."""
     data = bytearray(png())
@@ -257,6 +264,8 @@ def test_what_does_not_arrive_in_time(service: httpx.Client, monkeypatch: pytest
     assert raw(service, b"\x16\x03\x01 is TLS\r\n\r\n") == (400, '{"error": "Invalid HTTP request received"}')
     whole = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
     assert raw(service, whole, b"GET /hea") == (408, '{"error": "no request arrived within 0.5 s"}')
+    counted = service.get("/metrics").text
+    assert all(f'detseg_requests_total{{path="other",status="{status}"}}' in counted for status in (400, 408))
     unread = whole.replace(b"x\r\n", b"x\r\ncontent-length: 1000\r\n")  # the answer does not wait for the body
     assert raw(service, unread, b"a") == (408, '{"error": "no request arrived within 0.5 s"}')
 
@@ -272,6 +281,9 @@ def test_connections_are_bounded(service: httpx.Client, monkeypatch: pytest.Monk
         time.sleep(0.1)
         assert silent[1].send(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
         assert silent[1].recv(100).startswith(b"HTTP/1.1 200 ")
+        assert silent[1].send(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+        time.sleep(0.2)
+        assert b'path="other",status="503"}' in silent[1].recv(1 << 20)
 
 
 def test_an_answer_that_nobody_reads(detector: FakeDetector) -> None:
@@ -399,7 +411,7 @@ def test_the_key_is_asked_for(detector: FakeDetector) -> None:
         assert ask(client, png()).status_code == 200
         assert client.get("/models").json()["models"][0]["classes"] == ["cat", "dog"]
     for key in ("", "a\nb", "ä"):
-        with pytest.raises(ConfigError, match="the API key: expected ASCII"):
+        with pytest.raises(ConfigError, match=r"the API key \(--api-key-file, or DETSEG_API_KEY\): expected ASCII"):
             ServiceSettings(api_key=key)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from detseg.cli.tool import CHECKPOINT, ToolParser, score
+from detseg.cli.tool import CHECKPOINT, ToolParser, exit_on_sigterm, score
 from detseg.export.options import check_options
 
 
@@ -37,15 +37,16 @@ def export(argv: Sequence[str]) -> None:
     check_options(arguments.format, arguments.precision, arguments.out)
     from detseg.export.run import export_checkpoint
 
-    export_checkpoint(
-        arguments.checkpoint,
-        arguments.format,
-        arguments.out,
-        precision=arguments.precision,
-        static_hw=arguments.static and tuple(arguments.static),
-        any_size=arguments.any_size,
-        nms=not arguments.without_nms,
-        split=arguments.split,
-        overrides=arguments.overrides,
-        tolerance=arguments.tolerance,
-    )
+    with exit_on_sigterm():
+        export_checkpoint(
+            arguments.checkpoint,
+            arguments.format,
+            arguments.out,
+            precision=arguments.precision,
+            static_hw=arguments.static and tuple(arguments.static),
+            any_size=arguments.any_size,
+            nms=not arguments.without_nms,
+            split=arguments.split,
+            overrides=arguments.overrides,
+            tolerance=arguments.tolerance,
+        )

@@ -108,7 +108,7 @@ def _api_key(file: Path | None) -> str | None:
     if file is None:
         return os.environ.get(KEY_VARIABLE)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()  # editors of Windows write a mark first
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"--api-key-file: {file}: cannot be read ({getattr(error, 'strerror', error)})") from None
     if not lines or not lines[0].strip():

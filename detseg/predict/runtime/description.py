@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -61,6 +62,14 @@ class Description:
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
+    def __post_init__(self) -> None:
+        """ValueError: numbers that no model has."""
+        if self.task != "semantic" and self.max_detections < 1:
+            raise ValueError(f"max_detections: expected 1 or more, got {self.max_detections}")
+        bounds = self.value_range
+        if isinstance(bounds, tuple) and not -math.inf < bounds[0] < bounds[1] < math.inf:
+            raise ValueError(f"value_range: expected [low, high] with low < high, got {list(bounds)}")
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of what the network gives, in its order; a batch of detections has ``image_indices``, too."""
@@ -85,7 +94,7 @@ class Description:
             return TypeAdapter(cls).validate_python(content)
         except ValidationError as error:
             first = error.errors()[0]
-            what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")  # of several: no place
             raise CheckpointError(f"{where}: what it says of the model is damaged ({what})") from error
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             if isinstance(error, CheckpointError):

@@ -55,16 +55,19 @@ def predictor_of(
 def _check(engine: Engine, description: Description, path: Path) -> None:
     """CheckpointError: the network does not compute what the file says."""
     step = description.stride if description.any_size else 1
-    height, width = (-(-side // step) * step for side in description.input_hw)
-    try:
-        outputs = engine(np.zeros((description.batch or 1, 3, height, width), dtype=np.float32))
-    except Exception as error:  # what engines raise is not a closed list
-        what = f"its network does not take images of {height} x {width}, as it says"
-        raise CheckpointError(f"{path}: damaged: {what} ({one_line(error)})") from error
+    own_hw = tuple(-(-side // step) * step for side in description.input_hw)
+    small = ((step, 2 * step), (2 * step, step)) if description.any_size else ()  # which take no time
+    for height, width in (*small, own_hw):
+        try:
+            outputs = engine(np.zeros((description.batch or 1, 3, height, width), dtype=np.float32))
+        except Exception as error:  # what engines raise is not a closed list
+            what = f"its network does not take images of {height} x {width}, as it says"
+            raise CheckpointError(f"{path}: damaged: {what} ({one_line(error)})") from error
     wanted, number = set(description.outputs), len(description.classes)
+    more = {"image_indices"} if description.nms else set()
     by_class = (outputs[name].shape for name in ("logits", "scores") if name in wanted & outputs.keys())
     numbers = {shape[1] for shape in by_class if len(shape) > 1}
-    if wanted - outputs.keys() or numbers - {number}:
+    if not wanted <= outputs.keys() <= wanted | more or numbers - {number}:
         shapes = ", ".join(f"{name} {values.shape}" for name, values in outputs.items())
         expected = f"expected the outputs {', '.join(description.outputs)} of {number} classes, as it says"
         raise CheckpointError(f"{path}: damaged: {expected}, its network has {shapes}")
