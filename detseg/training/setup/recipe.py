@@ -89,8 +89,17 @@ def complete(config: ExperimentConfig, train_set: object, level: int = logging.I
         return config
     choices = recommend(config, DataFacts.of(train_set), Machine.of(config.trainer))
     for choice in choices:
-        logger.log(level, f"{choice.path}={json.dumps(choice.value)}: {choice.why}")
+        logger.log(level, f"{' '.join(_overrides(choice.path, choice.value))}: {choice.why}")
     return with_choices(config, {choice.path: choice.value for choice in choices})
+
+
+def _overrides(path: str, value: Any) -> Iterator[str]:
+    """The value of a setting or section as overrides of the command line."""
+    if not isinstance(value, dict):
+        yield f"{path}={json.dumps(value)}"
+        return
+    for key, part in value.items():
+        yield from _overrides(f"{path}.{key}", part)
 
 
 def taken_from(config: ExperimentConfig, stored: Mapping[str, Any]) -> ExperimentConfig:
