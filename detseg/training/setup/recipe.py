@@ -29,7 +29,7 @@ from detseg.config.schema.model import (
 )
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
-from detseg.messages import quoted
+from detseg.messages import counted, quoted
 from detseg.training.setup.facts import DataFacts, Machine
 
 logger = logging.getLogger("detseg")
@@ -208,7 +208,7 @@ def _rounded_up(side: float) -> int:
 def _batch_size(facts: DataFacts) -> Choice:
     few = facts.num_images < _FEW_IMAGES
     why = "small batches give more steps" if few else "enough for a steady gradient"
-    return Choice("data.batch_size", 8 if few else 16, f"{facts.num_images} training images: {why}")
+    return Choice("data.batch_size", 8 if few else 16, f"{counted(facts.num_images, 'training image')}: {why}")
 
 
 def _workers(machine: Machine) -> Choice:
@@ -283,6 +283,6 @@ def _ceiling(config: ExperimentConfig, facts: DataFacts) -> Iterator[Choice]:
     if wanted > kept:
         yield Choice("model.max_detections", wanted, f"the fullest image has {facts.most_objects} objects")
         kept = kept if is_stated(config, "model.max_detections") else wanted
-    if facts.most_of_class > _COCO_DETECTIONS < kept:
+    if min(facts.most_of_class, kept) > _COCO_DETECTIONS:
         why = f"{facts.most_of_class} objects of a class are in one image, and the {_COCO_DETECTIONS} that COCO counts"
         yield Choice("evaluation.max_detections", min(wanted, kept), f"{why} could not find all")
