@@ -7,6 +7,7 @@ there is a GPU, CUDA's own debug mode raises.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from detseg.config.load import config_from_dict
 from detseg.factory import build_model
 from detseg.ops.tensors import to_float
 from detseg.structures import BoxTargets, ClassTable
+from detseg.training.nan import StepGuard
 from detseg.training.optim.averages import WeightAverage
 from detseg.training.optim.optimizers import build_optimizer
 
@@ -54,7 +56,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch states
 
 
 def step_of(name: str, device: str) -> Callable[[], None]:
-    """A whole step as the task makes it, but for the guard, whose verdict is its one question.
+    """A whole step as the task makes it; on a GPU without the guard, whose verdict is its one question.
 
     On a CPU without torch's optimiser, which asks for its step counters: they lie on the host, on GPUs, too.
     """
@@ -62,6 +64,8 @@ def step_of(name: str, device: str) -> Callable[[], None]:
     model = build_model(config.model, CLASSES, load_pretrained=False).to(device).train()
     average = WeightAverage(model, 0.99, 10)
     optimizer = build_optimizer(config.optimizer, model)
+    guard = StepGuard()
+    guard.begin_epoch(model)
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8).to(device)
     boxes = torch.tensor([[4.0, 4, 44, 40], [30, 20, 60, 60], [1, 1, 9, 9]])
     some = BoxTargets(boxes, torch.tensor([0, 2, 1]), torch.tensor([False, False, True]))
@@ -75,6 +79,10 @@ def step_of(name: str, device: str) -> Callable[[], None]:
         torch.autograd.backward(list(terms.values()))
         if device == "cuda":
             optimizer.step()
+        else:
+            terms["loss"] = torch.stack(list(terms.values())).sum().detach()
+            context: Any = SimpleNamespace(batches=[SimpleNamespace(terms=terms)])  # all that a good step is asked for
+            assert guard.check(context, optimizer)
         optimizer.zero_grad()
         average.update(model, 1)
 
@@ -87,7 +95,7 @@ def test_no_operator_asks_for_a_value(name: str) -> None:
     step()  # the optimiser makes its state
     with Watch() as watch:
         step()
-    assert watch.seen == []
+    assert watch.seen == []  # the guard's one reading, `tolist`, is no operator on a CPU
 
 
 def test_the_watch_sees_them() -> None:
