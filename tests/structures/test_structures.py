@@ -230,7 +230,8 @@ class TestBatch:
     def test_the_number_of_copies_does_not_grow_with_the_images(self) -> None:
         corners, two = torch.tensor([[1.0, 2, 3, 4], [0, 0, 8, 8]]), torch.tensor([False, True])
         some = BoxTargets(corners, torch.tensor([5, 6]), two, draw_seed=11)
-        batch = Batch(torch.zeros(4, 3, 8, 8).byte(), [some, BoxTargets.empty(), some, BoxTargets.empty()], [0, 1, 2, 3])
+        targets = [some, BoxTargets.empty(), some, BoxTargets.empty()]
+        batch = Batch(torch.zeros(4, 3, 8, 8).byte(), targets, [0, 1, 2, 3])
         with torch.profiler.profile() as profile:
             moved = batch.to("meta")
         assert sum(event.name == "aten::_to_copy" for event in profile.events()) == 4  # images, boxes, labels, flags

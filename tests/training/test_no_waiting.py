@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detseg.config.load import config_from_dict
@@ -106,6 +107,26 @@ def test_the_watch_sees_them() -> None:
         values.nonzero()
         values.repeat_interleave(torch.tensor([1, 2]))
     assert {"_local_scalar_dense", "nonzero", "index by a mask", "repeat_interleave"} <= set(watch.seen)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_losses_on_a_gpu_that_is_not_there(name: str) -> None:
+    """Tensors without values, of which torch keeps shape, type and device: one that is left on the host is an error, as
+    is a question for a value."""
+    config = config_from_dict({"model": MODELS[name], "data": {"name": "coco", "root": "unused"}})
+    with FakeTensorMode():  # type: ignore[no-untyped-call]  # torch states no types
+        with torch.device("cuda"):
+            model = build_model(config.model, CLASSES, load_pretrained=False).train()
+            images = torch.empty(2, 3, 64, 64, dtype=torch.uint8)
+        boxes, labels = torch.tensor([[4.0, 4, 44, 40], [30, 20, 60, 60]]), torch.tensor([0, 2])
+        some = BoxTargets(boxes, labels, torch.tensor([False, True]))
+        targets: Any = [some.to("cuda"), BoxTargets.empty().to("cuda")]
+        if name == "unet":
+            targets = torch.zeros(2, 64, 64, dtype=torch.uint8).to("cuda")
+        terms = model.losses(to_float(images), targets)
+        assert {(term.device.type, term.dtype) for term in terms.values()} == {("cuda", torch.float32)}
+        with pytest.raises(DataDependentOutputException):
+            terms.popitem()[1].tolist()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA's sync debug mode needs a GPU, and there is none here")

@@ -12,7 +12,7 @@ from detseg.structures import Batch
 def copied_ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     """The batches on a CUDA device, in their order. While one is worked on, the next is copied by a stream of its own,
     which takes effect where images lie in page-locked memory; so one batch more is in the GPU's memory."""
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch states no types
     ready: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
         with torch.cuda.stream(stream):
