@@ -132,11 +132,11 @@ CLASSES = ClassTable(tuple(f"class{i}" for i in range(20)))
 
 def machine(options: Options) -> Iterator[Row]:
     """What it was measured on."""
-    yield Row("machine", note=measured_on())
     if options.device_type == "cuda":
         facts = torch.cuda.get_device_properties(0)
-        number = f"compute capability {facts.major}.{facts.minor}, CUDA {torch.version.cuda}"
+        number = f"compute capability {facts.major}.{facts.minor}, torch {torch.__version__}, CUDA {torch.version.cuda}"
         yield Row("memory of the GPU", facts.total_memory / 2**30, "GiB", f"{facts.name}, {number}")
+    yield Row("machine", note=measured_on())  # behind the other, since it needs git and an installed detseg
 
 
 def peak(options: Options) -> Iterator[Row]:

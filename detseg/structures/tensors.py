@@ -126,7 +126,7 @@ class Batch:
 
 
 def _moved(column: Tensor, device: torch.device) -> Tensor:
-    """A copy for which the host waits neither now nor, from page-locked memory, behind a GPU's work."""
+    """A copy on the device: to a GPU from page-locked memory, from where the host need not wait for it."""
     from_host = column.pin_memory() if device.type == "cuda" and column.device.type == "cpu" else column
     return from_host.to(device, non_blocking=True)
 
