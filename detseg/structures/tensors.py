@@ -95,13 +95,27 @@ class Batch:
         return [box.inside for box in self.letterboxes] or [whole] * len(self.images)
 
     def to(self, device: torch.device | str, **_: object) -> Batch:
-        """The same batch with its tensors on another device."""
+        """The same batch with its tensors on another device; boxes, labels and flags of all images in one copy each."""
+        device = torch.device(device)
+        if self.images.device == device:
+            return self
+        counts = [len(target) for target in self.targets]
+        columns = [[t.boxes for t in self.targets], [t.labels for t in self.targets], [t.ignore for t in self.targets]]
+        moved = [torch.split(_moved(torch.cat(column), device), counts) for column in columns if column]
+        masks = [None if t.masks is None else t.masks.to(device, non_blocking=True) for t in self.targets]
+        seeds = [target.draw_seed for target in self.targets]
         return replace(
             self,
             images=self.images.to(device, non_blocking=True),
-            targets=[target.to(device) for target in self.targets],
+            targets=[BoxTargets(*of_image) for of_image in zip(*moved, masks, seeds, strict=True)] if moved else [],
             semantic=None if self.semantic is None else self.semantic.to(device, non_blocking=True),
         )
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors of the batch."""
+        columns = [[t.boxes, t.labels, t.ignore, t.masks] for t in self.targets]
+        found = [self.images, self.semantic, *(tensor for column in columns for tensor in column)]
+        return [tensor for tensor in found if tensor is not None]
 
     def to_original(self, detections: Sequence[DetectorOutput]) -> list[DetectorOutput]:
         """B detections in pixels of ``images`` → in pixels of the original images (evaluation batches only). TypeError:
@@ -109,6 +123,12 @@ class Batch:
         if len(detections) != len(self) or not all(isinstance(found, DetectorOutput) for found in detections):
             raise TypeError(f"predictions: expected a detseg.DetectorOutput for each of {len(self)} images")
         return [found.to_original(letterbox) for found, letterbox in zip(detections, self.letterboxes, strict=True)]
+
+
+def _moved(column: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device: to a GPU from page-locked memory, from where the host need not wait for it."""
+    from_host = column.pin_memory() if device.type == "cuda" and column.device.type == "cpu" else column
+    return from_host.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader
 
 from detseg.config.schema.data import AugmentationConfig
@@ -56,8 +57,10 @@ class ImageDataModule(L.LightningDataModule):
         self._val_loader: BatchLoader | None = None
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Augmented batches of this process."""
+        """Augmented batches of this process; on a GPU, each is copied there during the step before."""
         self._train_loader = self._train(**self._process())
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        self._train_loader.gpu = device if device.type == "cuda" else None  # Lightning copies when a step begins
         return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Batch]:

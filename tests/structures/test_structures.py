@@ -227,6 +227,26 @@ class TestBatch:
         assert batch.images.device.type == batch.targets[0].boxes.device.type == "meta"
         assert batch.indices == [3]
 
+    def test_the_number_of_copies_does_not_grow_with_the_images(self) -> None:
+        corners, two = torch.tensor([[1.0, 2, 3, 4], [0, 0, 8, 8]]), torch.tensor([False, True])
+        some = BoxTargets(corners, torch.tensor([5, 6]), two, draw_seed=11)
+        targets = [some, BoxTargets.empty(), some, BoxTargets.empty()]
+        batch = Batch(torch.zeros(4, 3, 8, 8).byte(), targets, [0, 1, 2, 3])
+        with torch.profiler.profile() as profile:
+            moved = batch.to("meta")
+        assert sum(event.name == "aten::_to_copy" for event in profile.events()) == 4  # images, boxes, labels, flags
+        assert [len(target) for target in moved.targets] == [2, 0, 2, 0]
+        assert [target.draw_seed for target in moved.targets] == [11, None, 11, None]
+        assert {tensor.device.type for tensor in moved.tensors()} == {"meta"}
+        copied = batch.to("cpu:0")  # another name of the device that has values
+        for before, after in zip(batch.targets, copied.targets, strict=True):
+            assert torch.equal(before.boxes, after.boxes)
+            assert torch.equal(before.labels, after.labels)
+            assert torch.equal(before.ignore, after.ignore)
+        assert len(moved.tensors()) == 1 + 4 * 3
+        assert Batch(torch.zeros(0, 3, 8, 8).byte(), [], []).to("meta").targets == []
+        assert batch.to("cpu") is batch
+
 
 def test_crowd_and_difficult_are_ignored_truncated_is_not() -> None:
     flags = np.array([[True, False, False], [False, True, False], [False, False, True]])

@@ -7,16 +7,19 @@ there is a GPU, CUDA's own debug mode raises.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detseg.config.load import config_from_dict
 from detseg.factory import build_model
 from detseg.ops.tensors import to_float
 from detseg.structures import BoxTargets, ClassTable
+from detseg.training.nan import StepGuard
 from detseg.training.optim.averages import WeightAverage
 from detseg.training.optim.optimizers import build_optimizer
 
@@ -54,7 +57,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch states
 
 
 def step_of(name: str, device: str) -> Callable[[], None]:
-    """A whole step as the task makes it, but for the guard, whose verdict is its one question.
+    """A whole step as the task makes it; on a GPU without the guard, whose verdict is its one question.
 
     On a CPU without torch's optimiser, which asks for its step counters: they lie on the host, on GPUs, too.
     """
@@ -62,6 +65,8 @@ def step_of(name: str, device: str) -> Callable[[], None]:
     model = build_model(config.model, CLASSES, load_pretrained=False).to(device).train()
     average = WeightAverage(model, 0.99, 10)
     optimizer = build_optimizer(config.optimizer, model)
+    guard = StepGuard()
+    guard.begin_epoch(model)
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8).to(device)
     boxes = torch.tensor([[4.0, 4, 44, 40], [30, 20, 60, 60], [1, 1, 9, 9]])
     some = BoxTargets(boxes, torch.tensor([0, 2, 1]), torch.tensor([False, False, True]))
@@ -75,6 +80,10 @@ def step_of(name: str, device: str) -> Callable[[], None]:
         torch.autograd.backward(list(terms.values()))
         if device == "cuda":
             optimizer.step()
+        else:
+            terms["loss"] = torch.stack(list(terms.values())).sum().detach()
+            context: Any = SimpleNamespace(batches=[SimpleNamespace(terms=terms)])  # all that a good step is asked for
+            assert guard.check(context, optimizer)
         optimizer.zero_grad()
         average.update(model, 1)
 
@@ -87,7 +96,7 @@ def test_no_operator_asks_for_a_value(name: str) -> None:
     step()  # the optimiser makes its state
     with Watch() as watch:
         step()
-    assert watch.seen == []
+    assert watch.seen == []  # the guard's one reading, `tolist`, is no operator on a CPU
 
 
 def test_the_watch_sees_them() -> None:
@@ -98,6 +107,26 @@ def test_the_watch_sees_them() -> None:
         values.nonzero()
         values.repeat_interleave(torch.tensor([1, 2]))
     assert {"_local_scalar_dense", "nonzero", "index by a mask", "repeat_interleave"} <= set(watch.seen)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_losses_on_a_gpu_that_is_not_there(name: str) -> None:
+    """Tensors without values, of which torch keeps shape, type and device: one that is left on the host is an error, as
+    is a question for a value."""
+    config = config_from_dict({"model": MODELS[name], "data": {"name": "coco", "root": "unused"}})
+    with FakeTensorMode():  # type: ignore[no-untyped-call]  # torch states no types
+        with torch.device("cuda"):
+            model = build_model(config.model, CLASSES, load_pretrained=False).train()
+            images = torch.empty(2, 3, 64, 64, dtype=torch.uint8)
+        boxes, labels = torch.tensor([[4.0, 4, 44, 40], [30, 20, 60, 60]]), torch.tensor([0, 2])
+        some = BoxTargets(boxes, labels, torch.tensor([False, True]))
+        targets: Any = [some.to("cuda"), BoxTargets.empty().to("cuda")]
+        if name == "unet":
+            targets = torch.zeros(2, 64, 64, dtype=torch.uint8).to("cuda")
+        terms = model.losses(to_float(images), targets)
+        assert {(term.device.type, term.dtype) for term in terms.values()} == {("cuda", torch.float32)}
+        with pytest.raises(DataDependentOutputException):
+            terms.popitem()[1].tolist()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA's sync debug mode needs a GPU, and there is none here")

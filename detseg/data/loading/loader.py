@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource, SampleSource
+from detseg.data.loading.copying import copied_ahead
 from detseg.data.loading.examples import EvalDataset, PackedBatch, TrainDataset, collate
 from detseg.data.loading.processes import LoaderProcesses, init_worker, look_at_shared_memory
 from detseg.data.loading.sampling import EpochBatchSampler
@@ -60,9 +61,12 @@ class BatchLoader(DataLoader[Any]):
 class TrainLoader(BatchLoader):
     """First yields None for each batch of the epoch that a resumed run has trained on already."""
 
+    gpu: torch.device | None = None  # where batches are copied ahead; None: they stay on the host
+
     def __iter__(self) -> Iterator[Batch | None]:  # type: ignore[override]  # torch declares its own iterator class
         yield from itertools.repeat(None, self.batch_sampler.num_done)  # type: ignore[union-attr]  # ours
-        yield from super().__iter__()
+        batches = super().__iter__()
+        yield from batches if self.gpu is None else copied_ahead(batches, self.gpu)
 
     def lines(self) -> list[str]:
         """What the end of a run says of objects that the user's own augmentation removed."""

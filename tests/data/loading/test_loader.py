@@ -273,3 +273,14 @@ def test_streams_do_not_repeat_each_other() -> None:
     keys = itertools.product(Stream, (0, 1, 2**40), range(3), range(3))
     draws = [random_stream(stream, seed, epoch, index).integers(2**62) for stream, seed, epoch, index in keys]
     assert len(set(draws)) == len(draws)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="copies to a GPU, and there is none here")
+def test_batches_that_are_copied_ahead_are_those_of_the_host() -> None:
+    loader = make_loader(0)
+    expected = run_epochs(loader, [0])
+    loader.gpu = torch.device("cuda", 0)
+    loader.batch_sampler.set_epoch(0)  # type: ignore[union-attr]  # ours
+    batches = [batch for batch in loader if batch is not None]
+    assert {tensor.device for batch in batches for tensor in batch.tensors()} == {loader.gpu}
+    assert [digest(batch.to("cpu")) for batch in batches] == expected
