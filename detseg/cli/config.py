@@ -129,7 +129,7 @@ def _new_for_folder(folder: Path, model: str | None, budget: str | None) -> str:
         lines += _comment(f"Not to be trained on as it is (detseg check says more): {one_line(error)}")
         choices = []
     else:
-        lines += ["# Chosen by the rules of docs/recipes.md. All settings: detseg config explain"]
+        lines += ["# Chosen for this machine by the rules of docs/recipes.md. All settings: detseg config explain"]
     sections = {name: plain_to_yaml(values).splitlines() for name, values in settings.items()}
     for choice in choices:
         section, _, key = choice.path.partition(".")
@@ -150,12 +150,18 @@ _HINTS = {
 
 
 def _choices(config: ExperimentConfig) -> list[Choice]:
-    """What the rules choose for the folder, but for what depends on the machine that trains."""
+    """What the rules choose for the folder and this machine, without loader processes. DataError: the data is wrong, or
+    there is nothing to learn."""
+    from detseg.data.annotations.report import nothing_to_learn
+    from detseg.data.datasets.detection import DetectionDataset
     from detseg.tasks import kind_of
     from detseg.training.setup.facts import DataFacts, Machine
     from detseg.training.setup.recipe import recommend
 
-    facts = DataFacts.of(kind_of(config.model).open_dataset(config.data, "train"))
+    train_set = kind_of(config.model).open_dataset(config.data, "train")
+    if isinstance(train_set, DetectionDataset) and (why := nothing_to_learn(train_set.packed, train_set.report)):
+        raise DataError(why)
+    facts = DataFacts.of(train_set)
     choices = recommend(config, facts, Machine.of(config.trainer))
     return [choice for choice in choices if choice.path != "data.num_workers"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from detseg.errors import require_training_extra
 
 def train(argv: Sequence[str], how_to_resume: str | None = None) -> None:
     """A configuration → a training: detseg train configs/yolo_voc.yaml trainer.max_epochs=3 [--resume]"""
+    begun = time.monotonic()
     parser = experiment_parser("train", "Train the model that a configuration file describes.")
     resume = (
         "continue where this checkpoint stopped; without CKPT: at the last checkpoint of the run directory; auto: "
@@ -38,7 +40,7 @@ def train(argv: Sequence[str], how_to_resume: str | None = None) -> None:
 
     with stop_on_signals() as stop:
         stop.how_to_resume = how_to_resume or stop.how_to_resume
-        run(config, arguments.config, arguments.resume, Own(stop=stop))
+        run(config, arguments.config, arguments.resume, Own(stop=stop, begun=begun))
 
 
 def _checkpoint(text: str) -> str:

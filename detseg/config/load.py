@@ -93,21 +93,32 @@ def is_stated(config: ExperimentConfig, path: str) -> bool:
 
 
 def printed(config: ExperimentConfig) -> str:
-    """The settings for ``--print-config``: as YAML, below a comment on those that a training chooses."""
-    names = [name for name in CHOSEN_SETTINGS if not is_stated(config, name) and _has(config, name)]
-    text = f"left out, so that a training chooses them from the data (docs/recipes.md): {', '.join(names)}"
+    """The settings for ``--print-config`` as YAML, without those that a training chooses, which a comment names: so
+    that what is printed trains as the file does."""
+    settings, names = config_to_dict(config), list[str]()
+    for name in CHOSEN_SETTINGS:
+        section, _, key = name.rpartition(".")
+        if key in settings.get(section, {}) and not is_stated(config, name):
+            del settings[section][key]
+            names.append(name)
+    text = f"left out, so that a training may choose them from the data (docs/recipes.md): {', '.join(names)}"
     lines = textwrap.wrap(text, 110, initial_indent="# ", subsequent_indent="# ") if names else []
-    return "".join(f"{line}\n" for line in lines) + config_to_yaml(config)
-
-
-def _has(config: ExperimentConfig, path: str) -> bool:
-    section, _, key = path.rpartition(".")
-    return key in type(getattr(config, section)).model_fields
+    return "".join(f"{line}\n" for line in lines) + plain_to_yaml(settings)
 
 
 def stated_settings(config: ExperimentConfig) -> dict[str, Any]:
-    """The settings that were given, as plain data; a training may choose others than the defaults for the rest."""
-    return config.model_dump(mode="json", exclude_unset=True)
+    """The settings that were given, with the names of the sections' kinds, as plain data; a training may choose others
+    than the defaults for the rest."""
+    return _stated(config, config_to_dict(config))
+
+
+def _stated(section: Section, plain: dict[str, Any]) -> dict[str, Any]:
+    stated = dict[str, Any]()
+    for key, value in plain.items():
+        if key in section.model_fields_set or key == "name":
+            part = getattr(section, key)
+            stated[key] = _stated(part, value) if isinstance(part, Section) else value
+    return stated
 
 
 def config_to_yaml(config: ExperimentConfig) -> str:

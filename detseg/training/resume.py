@@ -210,7 +210,7 @@ def check_resumable(
         )
     then = entry.get("config", {})
     if then and config:
-        changed = list(differences(_completed(then), config, MAY_CHANGE))
+        changed = list(differences(completed_settings(then), config, MAY_CHANGE))
         size, size_then = (settings.get("data", {}).get("batch_size") for settings in (config, then))
         processes = entry.get("world_size", 1)
         if size is not None and size_then is not None and size * world_size != size_then * processes:
@@ -282,7 +282,7 @@ class DataGuard:
         logger.warning(f"{message}; the run resumes with what it is now (data.on_change=warn)")
 
 
-def _completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def completed_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Settings of an older version with those that it did not know yet, at their defaults."""
     try:
         return config_to_dict(config_from_dict(settings))

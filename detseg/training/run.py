@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
@@ -23,11 +22,11 @@ from detseg.training.callbacks.checkpoints import AtomicCheckpointIO
 from detseg.training.callbacks.oom import training_memory_errors
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.distributed import first_speaks
-from detseg.training.resume import check_resumable, why_over
+from detseg.training.resume import check_resumable, completed_settings, why_over
 from detseg.training.seeding import seed_generators
 from detseg.training.setup.announce import announce_run, conclude_run, transfer_hint
 from detseg.training.setup.batch_size import gpu_of_run, with_batch_size
-from detseg.training.setup.budget import within_budget
+from detseg.training.setup.budget import check_budget, within_budget
 from detseg.training.setup.build import Own, build_data, build_task, describe_model, guard_data, open_data
 from detseg.training.setup.recipe import taken_from
 from detseg.training.setup.run_directory import claimed, new_run, resumed_run, sound_checkpoint
@@ -56,7 +55,8 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
         DetsegError: something in the settings, the data or the checkpoint is wrong.
         RunStoppedError: the run was asked to stop, and has saved itself.
     """
-    console.quiet, own, begun = not _is_first_process(), own or Own(), time.monotonic()
+    console.quiet, own = not _is_first_process(), own or Own()
+    check_budget(config)
     run_dir, checkpoint = _run_directory(config := resolve_data(config), config_path, resume)
     if checkpoint is not None:
         checkpoint = sound_checkpoint(checkpoint) if resume in ("last", "auto") else checkpoint
@@ -71,7 +71,7 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     seed_generators(config.seed)
     config, train_set, val_set = open_data(config, own)
     config = with_batch_size(config, train_set, checkpoint)
-    config = within_budget(config, train_set, val_set, begun, own)
+    config = within_budget(config, train_set, val_set, own)
     task = build_task(config, train_set.classes, load_pretrained=checkpoint is None, model=own.model)
     task.data_guard = guard_data(config, train_set, val_set)
     data = build_data(config, train_set, val_set)
@@ -122,7 +122,7 @@ def _fit(
 def _resumed(config: ExperimentConfig, checkpoint: Path) -> tuple[ExperimentConfig, str | None]:
     """The settings with what the run had chosen, and why nothing is left to train."""
     content = read_raw_checkpoint(checkpoint)
-    config = taken_from(config, content[ENTRY].get("config") or {})
+    config = taken_from(config, completed_settings(content[ENTRY].get("config") or {}))
     return config, why_over(content, config_to_dict(config), config.trainer.max_epochs)
 
 

@@ -16,11 +16,11 @@ from optuna.study import Study
 from optuna.trial import Trial as Attempt
 from sqlalchemy.exc import SQLAlchemyError
 
-from detseg.config.load import config_from_dict, is_stated
+from detseg.config.load import config_from_dict, is_stated, stated_settings
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.strict_yaml import Override
 from detseg.data.build import resolve_data
-from detseg.errors import ConfigError, DetsegError, RunStoppedError
+from detseg.errors import ConfigError, DataError, DetsegError, RunStoppedError
 from detseg.factory.backbones import build_backbone
 from detseg.messages import listed, messages_on_console, messages_to_file, one_line
 from detseg.tasks import kind_of
@@ -70,7 +70,7 @@ def tune(
     """
     _check_base(plan.base)
     _check_space(plan)
-    plan = _with_epochs(plan)
+    plan = _completed(plan)
     if plan.sampler == "grid":
         plan = replace(plan, num_trials=min(plan.num_trials, grid_size(plan.space)))
     stop, grace = stop or StopRequest(), 6 * beat
@@ -112,14 +112,20 @@ def _check_base(config: ExperimentConfig) -> None:
         raise ConfigError(f"trainer.{name}: a trial has one device, got {getattr(trainer, name)}; {fix}")
 
 
-def _with_epochs(plan: Plan) -> Plan:
-    """The plan with one number of epochs for all trials, where that is left out; other settings that are left out each
-    trial chooses for itself."""
-    if is_stated(plan.base, "trainer.max_epochs"):
-        return plan
-    config = resolve_data(plan.base)
-    config = complete(config, kind_of(config.model).open_dataset(config.data, "train"), logging.DEBUG)
-    return replace(plan, overrides=[*plan.overrides, f"trainer.max_epochs={config.trainer.max_epochs}"])
+def _completed(plan: Plan) -> Plan:
+    """The plan with what its settings leave out chosen from the data, once for all trials: but for the loader processes
+    of each machine, and for the network, where the space has several kinds."""
+    try:
+        config = resolve_data(plan.base)
+        train_set = kind_of(config.model).open_dataset(config.data, "train")
+    except DataError:
+        return plan  # of which each trial says what is wrong
+    done = stated_settings(complete(config, train_set, logging.DEBUG))
+    if not is_stated(config, "data.num_workers"):
+        done["data"].pop("num_workers", None)
+    if any(one.name in ("model", "model.name") for one in plan.space):
+        done["model"] = stated_settings(config).get("model", {})
+    return replace(plan, settings=done, overrides=())
 
 
 def _check_space(plan: Plan) -> None:

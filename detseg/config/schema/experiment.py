@@ -7,6 +7,7 @@ is reported before torch loads.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -130,6 +131,15 @@ class OneCycleConfig(Section):
 ScheduleConfig = Annotated[CosineConfig | StepConfig | InverseTimeConfig | OneCycleConfig, Field(discriminator="name")]
 
 
+_LEAST_BUDGET = 60.0
+
+
+def _seconds(time: str) -> float:
+    """Of a time with its unit; 0 where it is none."""
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]+)?)([smh])", time)
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+
+
 Diagnostic = Literal["gradient_norm", "update_ratio", "dead_activations", "histograms"]
 
 
@@ -138,9 +148,10 @@ class TrainerConfig(Section):
 
     max_epochs: PositiveInt = 100
     """Passes over the training set."""
-    budget: Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]+)?[smh]$")] | None = None
-    """How long the training may take, in seconds, minutes or hours: `90s`, `30m`, `2.5h`. The speed is measured first,
-    and `max_epochs`, whatever it says, replaced by what fits; for one process. null: `max_epochs` counts."""
+    budget: str | None = None
+    """How long the training may take, in seconds, minutes or hours: `90s`, `30m`, `2.5h`, at least a minute. The speed
+    is measured first, and `max_epochs`, whatever it says, replaced by what fits; for one process. null: `max_epochs`
+    counts."""
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """What to run on."""
     devices: PositiveInt | Literal["auto"] = "auto"
@@ -201,12 +212,19 @@ class TrainerConfig(Section):
     """Compile the model (of a two-stage detector backbone and neck) with torch.compile for training; needs a C++
     compiler on CPUs, and minutes at the beginning. Validations compute as evaluation does, without it."""
 
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _is_time(cls, budget: Any) -> Any:
+        seconds = _seconds(budget) if isinstance(budget, str) else 0.0 if budget is not None else _LEAST_BUDGET
+        if seconds < _LEAST_BUDGET:
+            expected = f"a time of at least {_LEAST_BUDGET:g} s, such as 90s, 30m or 2h"
+            raise ValueError(f"expected {expected}, got {quoted(budget)}")
+        return budget
+
     @property
     def budget_seconds(self) -> float:
         """``budget`` in seconds; infinite where there is none."""
-        if self.budget is None:
-            return math.inf
-        return float(self.budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.budget[-1]]
+        return math.inf if self.budget is None else _seconds(self.budget)
 
     @property
     def max_seconds(self) -> float | None:
@@ -237,6 +255,7 @@ CHOSEN_SETTINGS = (
     "data.batch_size",
     "data.num_workers",
     "data.augmentation",
+    "data.augmentation.horizontal_flip",
     "model.backbone",
     "model.neck",
     "model.rpn",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 import gc
 import logging
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
+import torch
+
+from detseg.checkpoint import LAST
 from detseg.config.load import is_stated
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.contract import EvalSource
@@ -19,6 +23,7 @@ from detseg.data.loading.processes import loader_errors
 from detseg.errors import ConfigError
 from detseg.messages import console, counted
 from detseg.structures import Batch
+from detseg.training.callbacks.checkpoints import AtomicCheckpointIO
 from detseg.training.callbacks.oom import training_memory_errors
 from detseg.training.seeding import random_state, restore_random_state
 from detseg.training.setup.build import Own, build_data, build_task
@@ -37,10 +42,11 @@ _MOST_EPOCHS = 100_000
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of an epoch and of a validation."""
+    """Seconds of an epoch and of a validation, each with the checkpoint that follows, and until the first step."""
 
     epoch: float
     validation: float
+    start: float = 0.0
 
     def total(self, epochs: int, validate_every: int) -> float:
         """Seconds of a training; the last epoch is always validated."""
@@ -61,28 +67,23 @@ def _every(epochs: int) -> int:
     return max(1, round(epochs / NUM_VALIDATIONS))
 
 
-def within_budget(
-    config: ExperimentConfig, train_set: EvalSource, val_set: EvalSource, begun: float, own: Own | None = None
-) -> ExperimentConfig:
+def within_budget(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSource, own: Own) -> ExperimentConfig:
     """The settings with as many epochs as fit into ``trainer.budget``, by measuring; weights and random generators of
     the training are not touched.
 
     Args:
-        config: the settings; without a budget they are returned as they are.
+        config: the settings; without a budget, and in a dev run, they are returned as they are.
         train_set, val_set: the data.
-        begun: when the budget began, by ``time.monotonic``.
-        own: the user's own model.
+        own: the user's own model, and when the budget began.
 
     Raises:
-        ConfigError: several processes are to train.
+        ConfigError: a setting does not go with so few epochs.
     """
-    if config.trainer.budget is None:
+    if config.trainer.budget is None or config.trainer.fast_dev_run:
         return config
-    if config.trainer.num_nodes != 1 or config.trainer.devices not in ("auto", 1) or config.trainer.fast_dev_run:
-        raise ConfigError("trainer.budget: is for whole trainings in one process; set trainer.max_epochs instead")
     with console.status("measuring how long an epoch takes"):
-        speed = measure(config, train_set, val_set, own or Own())
-    left = config.trainer.budget_seconds - (time.monotonic() - begun)
+        speed = measure(config, train_set, val_set, own)
+    left = config.trainer.budget_seconds - (time.monotonic() - own.begun) - speed.start
     stated = config.trainer.validate_every if is_stated(config, "trainer.validate_every") else None
     epochs, every = speed.most_epochs(left, stated)
     takes = f"an epoch takes {speed.epoch:.1f} s here, a validation {speed.validation:.1f} s"
@@ -107,14 +108,31 @@ def measure(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSource
         steps = _Timed(data.train_dataloader(), seconds, once=False)
         images = _Timed(data.val_dataloader(), seconds, once=True)
         with loader_errors(), training_memory_errors(trainer, config), interrupts_kept(trainer):
+            begin = time.monotonic()
             trainer.fit(task, train_dataloaders=steps)
+            start = steps.first - begin
             trainer.validate(task, dataloaders=images, verbose=False)
-    scoring = (time.monotonic() - images.last) * len(images.loader) / images.number
-    speed = Speed(steps.per_batch * len(steps.loader), images.per_batch * len(images.loader) + scoring)
+            begin = time.monotonic()
+            trainer.save_checkpoint(Path(folder) / LAST)
+            files = cast(AtomicCheckpointIO, trainer.strategy.checkpoint_io)
+            files.close()  # waits until it is on the disk
+            saving = time.monotonic() - begin
+    speed = Speed(steps.of_all() + saving, images.of_all(begin) + saving, start + images.first - images.asked)
     del trainer, task, data, steps, images
     gc.collect()  # ends the loaders' processes
     restore_random_state(generators)
     return speed
+
+
+def check_budget(config: ExperimentConfig) -> None:
+    """Raise a ConfigError if several processes are to train within a budget, which would have to agree."""
+    settings = config.trainer
+    if settings.budget is None:
+        return
+    on_gpu = settings.accelerator in ("auto", "gpu") and torch.cuda.is_available()
+    num_devices = (torch.cuda.device_count() if on_gpu else 1) if settings.devices == "auto" else settings.devices
+    if num_devices * settings.num_nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("trainer.budget: is for a training in one process; set trainer.max_epochs instead")
 
 
 class _Timed:
@@ -122,28 +140,37 @@ class _Timed:
 
     Attributes:
         number: batches so far.
-        per_batch: seconds of one, without the first ones.
-        last: when the last one was done.
+        asked, first, last: when the first one was asked for, when it was there, and when the last one was.
     """
 
     def __init__(self, loader: Any, seconds: float, once: bool) -> None:
         self.loader, self.seconds, self.once = loader, seconds, once
-        self.number, self.per_batch, self.last = 0, 0.0, 0.0
+        self.number, self.asked, self.first, self.last = 0, 0.0, 0.0, 0.0
+        self._counted_from = 0, 0.0  # a batch, and when it was there
 
     def __len__(self) -> int:
         return len(self.loader) if self.once else _ENDLESS
 
     def __iter__(self) -> Iterator[Batch]:
-        begin = first = time.monotonic()
+        self.asked = time.monotonic()
         for epoch in range(1 if self.once else _ENDLESS):
             if not self.once:
                 self.loader.batch_sampler.set_epoch(epoch)
             for batch in self.loader:
-                if self.number == min(_FIRST_BATCHES, len(self.loader) - 1):
-                    first, counted_from = time.monotonic(), self.number
+                self.last = time.monotonic()
+                self.first = self.first or self.last
+                if self.number <= _FIRST_BATCHES and not self.once:
+                    self._counted_from = self.number, self.last
+                is_over = self.last - self.asked > self.seconds and self.number > _FIRST_BATCHES
+                if is_over:
+                    return
+                self.number += 1
                 yield batch
-                self.number, self.last = self.number + 1, time.monotonic()
-                if first > begin:
-                    self.per_batch = (self.last - first) / (self.number - counted_from)
-                    if self.last - begin > self.seconds:
-                        return
+
+    def of_all(self, end: float | None = None) -> float:
+        """Seconds of all batches of the loader, by those that were counted; ``end``: when the last one was done, else
+        it is not counted."""
+        if end is not None:
+            return (end - self.first) * len(self.loader) / max(self.number, 1)
+        number, begin = self._counted_from
+        return (self.last - begin) * len(self.loader) / max(self.number - number, 1)

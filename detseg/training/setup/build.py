@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -59,6 +60,7 @@ class Own:
     callbacks: Sequence[Callback] = ()  # of Lightning's, besides ours
     loggers: Sequence[Logger] = ()  # likewise
     stop: StopRequest = field(default_factory=StopRequest)
+    begun: float = field(default_factory=time.monotonic)  # of its budget
 
 
 def open_data(config: ExperimentConfig, own: Own | None = None) -> Opened:

@@ -31,7 +31,7 @@ class DataFacts:
 
     Attributes:
         num_images: of it.
-        hw: median height and width of its images, pixels.
+        hw: height and width of an image with the median longer side and the median proportions, pixels.
         same_size: whether all images that were looked at have that size.
         same_proportions: whether nine of ten have its proportions, within a twentieth.
         small_object: side of the square as large as an object that only one in twenty is smaller than, as a fraction of
@@ -54,8 +54,10 @@ class DataFacts:
     def of(cls, dataset: DetectionDataset | SegmentationDataset) -> DataFacts:
         """Those of a data set. DataError: the header of an image is wrong."""
         sizes = dataset.packed.sizes_hw if isinstance(dataset, DetectionDataset) else _sizes(dataset)
-        height, width = (int(side) for side in np.median(sizes, axis=0))
-        ratios = np.log(sizes[:, 1] / sizes[:, 0]) - math.log(width / height)
+        longer, logs = float(np.median(sizes.max(axis=1))), np.log(sizes[:, 1] / sizes[:, 0])
+        ratio = math.exp(float(np.median(logs)))  # width over height
+        height, width = round(longer / max(ratio, 1)), round(longer * min(ratio, 1))
+        ratios = logs - math.log(ratio)
         small, most, of_class = _objects(dataset) if isinstance(dataset, DetectionDataset) else (None, 0, 0)
         return cls(
             len(dataset),

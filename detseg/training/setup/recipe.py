@@ -12,10 +12,13 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from detseg.checkpoint import read_model_checkpoint
 from detseg.config.load import config_from_dict, is_stated, stated_settings
 from detseg.config.schema.data import ShapesConfig
 from detseg.config.schema.experiment import CHOSEN_SETTINGS, ExperimentConfig
@@ -29,6 +32,7 @@ from detseg.config.schema.model import (
 )
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
+from detseg.errors import DetsegError
 from detseg.messages import counted, quoted
 from detseg.training.setup.facts import DataFacts, Machine
 
@@ -38,12 +42,16 @@ _STEP = 32
 """Sides of a detector's input are multiples of it."""
 _LEAST_OBJECT, _LEAST_SIDE, _MOST_SIDE = 16, 320, 640
 """Pixels in the network input: of small objects, and bounds of its longer side."""
+_MOST_ENLARGED = 384
+"""Up to which images with small objects are enlarged, at most to twice their sides."""
 _MOST_MAP_SIDE = {False: 320, True: 512}
 """Likewise of a network for maps, on a CPU and on a GPU."""
 _FEW_IMAGES = 1000
 """Up to so many, batches are small, since they give more steps."""
 _NUM_STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 2000, 30, 300
 NUM_VALIDATIONS = 15
+_NETWORK = [f"model.{part}" for part in ("backbone", "neck", "rpn", "roi_heads", "mask", "output_stride", "upsampling")]
+"""What has to be as in the checkpoint that a model begins with."""
 _COCO_DETECTIONS = 100
 """Detections of a class in an image that COCO's AP counts."""
 _SMALL_ANCHORS = [[16], [32], [64], [128], [256]]
@@ -58,6 +66,7 @@ _MANY_PROPOSALS = {
     "pre_nms_top_n": 1000,
     "post_nms_top_n": 1000,
 }
+_USUAL_PROPOSALS = 1000
 _FEW_PROPOSALS = {
     "batch_size_per_image": 128,
     "pre_nms_top_n_train": 1000,
@@ -104,17 +113,26 @@ def _overrides(path: str, value: Any) -> Iterator[str]:
 
 def taken_from(config: ExperimentConfig, stored: Mapping[str, Any]) -> ExperimentConfig:
     """The settings of a run that is resumed: those that would be chosen are as the run, whose plain settings are
-    ``stored``, had them."""
+    ``stored``, had them; and its budget is what it has made of it."""
+    is_same = stored.get("model", {}).get("name") == config.model.name
+    found = _unstated(config, stored, [path for path in CHOSEN_SETTINGS if is_same or not path.startswith("model.")])
+    epochs = stored.get("trainer", {}).get("max_epochs")
+    if config.trainer.budget is not None and epochs is not None:
+        found |= {"trainer.max_epochs": epochs, "trainer.budget": None}
+        logger.info(f"trainer.budget counts where a run begins; this one has chosen trainer.max_epochs={epochs}")
+    return with_choices(config, found)
+
+
+def _unstated(config: ExperimentConfig, stored: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """What plain settings have for paths that a configuration does not state."""
     found: dict[str, Any] = {}
-    for path in CHOSEN_SETTINGS:
+    for path in paths:
         value: Any = stored
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
         if value is not None and not is_stated(config, path):
             found[path] = value
-    if config.trainer.budget is not None:
-        found |= {"trainer.max_epochs": stored["trainer"]["max_epochs"], "trainer.budget": None}
-    return with_choices(config, found)
+    return found
 
 
 def with_choices(config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
@@ -140,10 +158,12 @@ def recommend(config: ExperimentConfig, facts: DataFacts, machine: Machine) -> l
     draft.choose(_image_size(config, facts, machine))
     draft.choose(_batch_size(facts))
     draft.choose(_workers(machine))
-    if config.trainer.budget is None:
-        draft.choose(_epochs(draft.value("data.batch_size"), facts))
-        draft.choose(_validations(draft.value("trainer.max_epochs")))
-    draft.choose(_augmentation(config, facts))
+    if config.trainer.budget is None and not config.trainer.overfit_batches:
+        draft.choose(_epochs(config, draft.value("data.batch_size"), facts))
+        if config.trainer.early_stopping_patience is None:  # which counts validations
+            draft.choose(_validations(draft.value("trainer.max_epochs")))
+    for choice in _augmentation(config, facts):
+        draft.choose(choice)
     for choice in _model(config, draft, facts, machine):
         draft.choose(choice)
     for choice in _ceiling(config, facts):
@@ -186,11 +206,13 @@ def _image_size(config: ExperimentConfig, facts: DataFacts, machine: Machine) ->
         value = _square_or_both(*(_rounded(side * scale) for side in sides))
         return Choice(path, value, f"images are about {width} x {height}{', reduced to save time' * (scale < 1)}")
     least = min(_LEAST_SIDE, _rounded_up(longer))
-    most = max(least, min(_MOST_SIDE, _rounded_up(longer)))
+    most = max(least, min(_MOST_SIDE, _rounded_up(longer)), min(_MOST_ENLARGED, _rounded_up(2 * longer)))
     wanted = least if facts.small_object is None else _rounded_up(_LEAST_OBJECT / facts.small_object)
     side = min(max(wanted, least), most)
     small = "" if facts.small_object is None else f", small objects are {facts.small_object * side:.0f} pixels there"
-    return Choice(path, side, f"images are about {width} x {height}{small}")
+    sides = (height, width) if facts.same_proportions else (longer, longer)
+    value = _square_or_both(*(_rounded_up(each * side / longer) for each in sides))
+    return Choice(path, value, f"images are about {width} x {height}{small}")
 
 
 def _square_or_both(height: int, width: int) -> int | list[int]:
@@ -216,9 +238,10 @@ def _workers(machine: Machine) -> Choice:
     return Choice("data.num_workers", num_workers, f"cores for this training: {machine.num_cores}")
 
 
-def _epochs(batch_size: int | str, facts: DataFacts) -> Choice:
+def _epochs(config: ExperimentConfig, batch_size: int | str, facts: DataFacts) -> Choice:
     steps = math.ceil(facts.num_images / (batch_size if isinstance(batch_size, int) else 16))
     epochs = min(max(round(_NUM_STEPS / steps), _FEWEST_EPOCHS), _MOST_EPOCHS)
+    epochs = max(epochs, getattr(getattr(config.model, "backbone", None), "unfreeze_epoch", None) or 0)
     return Choice("trainer.max_epochs", epochs, f"steps of an epoch: {steps}, of the training: {epochs * steps}")
 
 
@@ -228,35 +251,55 @@ def _validations(epochs: int) -> Choice | None:
     return Choice("trainer.validate_every", every, why) if every > 1 else None
 
 
-_DIRECTED = re.compile(r"(^|[^a-z])(left|right|l|r)([^a-z]|$)|^[a-z0-9]$", re.IGNORECASE)
+def is_directed(name: str) -> bool:
+    """Whether a mirrored object is probably of another class, or of none: by ``left`` or ``right`` as a word, also in
+    camelCase, ``l`` or ``r`` as one between spaces and the like; and of a name that is a letter or a number."""
+    parts = [part.lower() for part in re.split(r"[\s_.:/-]+", name)]
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z']+|[A-Z]+(?![a-z])", name)}
+    is_sign = len(name) == 1 or name.isdecimal()
+    return is_sign or bool({"left", "right"} & words) or (len(parts) > 1 and bool({"l", "r"} & set(parts)))
 
 
-def _augmentation(config: ExperimentConfig, facts: DataFacts) -> Choice:
+def _augmentation(config: ExperimentConfig, facts: DataFacts) -> Iterator[Choice]:
     chosen: dict[str, Any] = {"color": {"probability": 0.5}}
-    whys = ["measured best from random weights"]
     if isinstance(config.model, YoloConfig):
         chosen |= {"affine": {"probability": 0.5}, "mosaic": 0.5, "no_mosaic_last_epochs": 0.15}
     elif isinstance(config.model, RcnnConfig):
         chosen |= {"affine": {"probability": 0.5}}
     else:
         chosen |= {"scale_jitter": [0.7, 2.0]}
-    if directed := [name for name in facts.class_names if _DIRECTED.search(name)]:
+    whys = ["what measured best"]
+    if directed := [name for name in facts.class_names if is_directed(name)]:
+        why = f"a mirrored {quoted(directed[0])} is another class"
+        if is_stated(config, "data.augmentation"):
+            yield Choice("data.augmentation.horizontal_flip", 0.0, why)
         chosen["horizontal_flip"] = 0.0
-        whys.append(f"a mirrored {quoted(directed[0])} is another class")
-    return Choice("data.augmentation", chosen, "; ".join(whys))
+        whys.append(why)
+    yield Choice("data.augmentation", chosen, "; ".join(whys))
 
 
 def _model(config: ExperimentConfig, draft: _Draft, facts: DataFacts, machine: Machine) -> Iterator[Choice]:
-    """Smaller parts where a CPU trains from random weights; a model that begins with a checkpoint stays as it is."""
+    """Smaller parts where a CPU trains from random weights; those of the checkpoint that a model begins with."""
     model = config.model
-    if getattr(model, "weights", None) is not None or getattr(model, "variant", "custom") != "custom":
+    if isinstance(weights := getattr(model, "weights", None), Path):
+        with suppress(DetsegError):  # which is said when the weights are taken
+            stored = read_model_checkpoint(weights).config
+            if stored.get("model", {}).get("name") == model.name:
+                for path, value in _unstated(config, stored, _NETWORK).items():
+                    of_network = _without_training(value) if path == "model.backbone" else value
+                    yield Choice(path, of_network, f"as in {weights}")
+        return
+    if weights is not None or getattr(model, "variant", "custom") != "custom":
         return
     if isinstance(model, RcnnConfig):
         proposals = dict[str, Any]()
         size = draft.value("data.image_size")
         side = size if isinstance(size, int) else max(size)
-        if facts.small_object is not None and facts.small_object * side < _SMALL_ANCHORS_BELOW:
+        whys = list[str]()
+        small = facts.small_object is not None and facts.small_object * side < _SMALL_ANCHORS_BELOW
+        if small and not is_stated(config, "model.strides"):
             proposals["anchor_sizes"] = _SMALL_ANCHORS
+            whys.append(f"objects of less than {_SMALL_ANCHORS_BELOW} pixels need small anchors")
         light = "a light network, which a CPU trains in minutes"
         if not machine.on_gpu and not is_stated(config, "model.backbone"):
             yield Choice("model.backbone", {"name": "csp_nano"}, light)
@@ -264,14 +307,31 @@ def _model(config: ExperimentConfig, draft: _Draft, facts: DataFacts, machine: M
             yield Choice("model.roi_heads", {"hidden": 256, "batch_size_per_image": 128}, light)
             if isinstance(model, MaskRcnnConfig):
                 yield Choice("model.mask", {"channels": 64}, light)
-            proposals |= _MANY_PROPOSALS if facts.most_objects > _MANY_OBJECTS else _FEW_PROPOSALS
+            proposals |= _FEW_PROPOSALS
+            whys.append(light)
+            if facts.most_objects > _MANY_OBJECTS:
+                proposals |= _MANY_PROPOSALS
+        if (room := _room(facts)) > _USUAL_PROPOSALS:
+            proposals |= {"pre_nms_top_n": room, "post_nms_top_n": room}
+            whys.append(f"the fullest image has {facts.most_objects} objects")
         if proposals:
-            yield Choice("model.rpn", proposals, f"up to {facts.most_objects} objects an image, some of them small")
-    if isinstance(model, UNetConfig):
+            yield Choice("model.rpn", proposals, "; ".join(whys))
+    decides = ("model.backbone", "model.strides", "model.decoder_channels")
+    if isinstance(model, UNetConfig) and not any(is_stated(config, path) for path in decides):
         yield Choice("model.backbone", {"name": "csp_small"}, "trains fast and well from random weights")
         yield Choice("model.output_stride", 2, "the last level would cost as much as all others together")
         yield Choice("model.upsampling", "resize", "cheaper, without a checkerboard")
         yield Choice("model.loss", {"dice": {"weight": 1.0}}, "Dice counts small classes as much as large ones")
+
+
+def _without_training(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the settings of a backbone makes its network."""
+    return {key: backbone[key] for key in ("name", "depth", "width", "levels") if backbone.get(key) is not None}
+
+
+def _room(facts: DataFacts) -> int:
+    """For half as many objects again as the fullest image has."""
+    return math.ceil(1.5 * facts.most_objects / 100) * 100
 
 
 def _ceiling(config: ExperimentConfig, facts: DataFacts) -> Iterator[Choice]:
@@ -279,8 +339,8 @@ def _ceiling(config: ExperimentConfig, facts: DataFacts) -> Iterator[Choice]:
     model = config.model
     if not isinstance(model, DetectorConfig):
         return
-    wanted, kept = math.ceil(1.5 * facts.most_objects / 100) * 100, model.max_detections
-    if wanted > kept:
+    wanted, kept = _room(facts), model.max_detections
+    if facts.most_objects > kept:
         yield Choice("model.max_detections", wanted, f"the fullest image has {facts.most_objects} objects")
         kept = kept if is_stated(config, "model.max_detections") else wanted
     if min(facts.most_of_class, kept) > _COCO_DETECTIONS:

@@ -15,6 +15,7 @@ from detseg.errors import ConfigError, SettingsError
 from detseg.training.run import train
 from detseg.training.setup import budget
 from detseg.training.setup.budget import Speed
+from detseg.training.setup.build import Own, open_data
 from tests.tiny import TinyRun
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -39,9 +40,11 @@ def test_times(text: str, seconds: float) -> None:
     assert TrainerConfig(budget=text).budget_seconds == seconds
 
 
-@pytest.mark.parametrize("text", ["30", "m", "1d", "-3m", "1:00:00"])
+@pytest.mark.parametrize("text", ["30", "m", "1d", "-3m", "1:00:00", "59s"])
 def test_what_is_no_time(text: str, tiny_run: TinyRun) -> None:
-    with pytest.raises(SettingsError, match=r"trainer\.budget: expected"):
+    with pytest.raises(
+        SettingsError, match=r"trainer\.budget: expected a time of at least 60 s, such as 90s, 30m or 2h, got"
+    ):
         load_config(tiny_run.config_path, [f"trainer.budget='{text}'"])
 
 
@@ -76,5 +79,19 @@ def test_several_processes_have_no_budget(tiny_run: TinyRun, tmp_path: Path) -> 
     config = load_config(
         tiny_run.config_path, ["trainer.budget=1m", "trainer.devices=2", f"run_dir={tmp_path / 'run'}"]
     )
-    with pytest.raises(ConfigError, match=r"trainer\.budget: is for whole trainings in one process"):
+    with pytest.raises(ConfigError, match=r"trainer\.budget: is for a training in one process"):
         train(config, tiny_run.config_path)
+
+
+def test_a_set_of_one_batch_is_measured_too(tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "_SHORTEST", 0.1)
+    monkeypatch.setattr(budget, "_PART", 0.0)
+    config = load_config(tiny_run.config_path, ["data.batch_size=16", "trainer.budget=1m"])
+    config, train_set, val_set = open_data(config)
+    speed = budget.measure(config, train_set, val_set, Own())
+    assert min(speed.epoch, speed.validation, speed.start) > 0
+
+
+def test_a_dev_run_has_no_budget(tiny_run: TinyRun, tmp_path: Path) -> None:
+    overrides = ["trainer.budget=1m", "trainer.fast_dev_run=true", f"run_dir={tmp_path / 'run'}"]
+    train(load_config(tiny_run.config_path, overrides), tiny_run.config_path)

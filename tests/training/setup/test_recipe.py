@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from detseg.checkpoint import read_model_checkpoint
+from detseg.checkpoint import ModelCheckpoint, read_model_checkpoint, write_weights
 from detseg.cli import main
-from detseg.config.load import config_from_dict, config_to_dict, is_stated, load_config
+from detseg.config.load import config_from_dict, config_to_dict, is_stated, load_config, printed
 from detseg.config.schema.experiment import CHOSEN_SETTINGS, ExperimentConfig
+from detseg.config.schema.model import BackboneConfig, UNetConfig
 from detseg.data.build import resolve_data
+from detseg.factory import build_model
+from detseg.structures import ClassTable
 from detseg.tasks import kind_of
 from detseg.training.run import train
 from detseg.training.setup import recipe
@@ -61,7 +65,12 @@ def chosen(config: ExperimentConfig, facts: DataFacts = PHOTOS, machine: Machine
         (
             "bccd",
             "yolo",
-            {"data.image_size": 320, "data.batch_size": 8, "trainer.max_epochs": 77, "trainer.validate_every": 5},
+            {
+                "data.image_size": [256, 320],
+                "data.batch_size": 8,
+                "trainer.max_epochs": 77,
+                "trainer.validate_every": 5,
+            },
         ),
         ("camvid_small", "unet", {"data.image_size": [180, 240], "model.output_stride": 2, "trainer.max_epochs": 43}),
         ("dsb2018_nuclei", "mask_rcnn", {"model.max_detections": 400, "evaluation.max_detections": 400}),
@@ -132,6 +141,10 @@ def test_the_rules_go_by_what_is_stated() -> None:
     assert not {"model.neck", "model.roi_heads", "model.rpn"} & set(chosen(own))
     begun = bare("faster_rcnn", model={"weights": "somewhere.ckpt"})
     assert not [path for path in chosen(begun) if path.startswith("model.")]
+    assert "data.batch_size" in chosen(begun)
+    assert not [path for path in chosen(bare("unet", model={"strides": [1, 2, 4]})) if path.startswith("model.")]
+    assert chosen(bare("yolo", model={"backbone": {"freeze": 1, "unfreeze_epoch": 90}}))["trainer.max_epochs"] == 90
+    assert "trainer.validate_every" not in chosen(bare("yolo", trainer={"early_stopping_patience": 5}))
     assert chosen(bare("mask_rcnn"), replace(PHOTOS, most_objects=150))["model.max_detections"] == 300
     few = bare("mask_rcnn", model={"max_detections": 120})
     crowded = replace(PHOTOS, most_objects=500, most_of_class=500)
@@ -139,17 +152,23 @@ def test_the_rules_go_by_what_is_stated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("small", "hw", "side"),
+    ("small", "hw", "size"),
     [
-        (0.1, (480, 640), 320),  # 32 pixels are enough
-        (0.04, (480, 640), 416),  # 16 pixels at 400
-        (0.005, (480, 640), 640),  # never larger than the images
-        (0.005, (1080, 1920), 640),  # nor than this
-        (0.01, (96, 128), 128),
+        (0.1, (480, 640), [256, 320]),  # 32 pixels are enough
+        (0.04, (480, 640), [320, 416]),  # 16 pixels at 400
+        (0.005, (480, 640), [480, 640]),  # never larger than the images
+        (0.005, (1080, 1920), [384, 640]),  # nor than this
+        (0.01, (96, 128), [192, 256]),  # but small ones to twice their size
+        (0.2, (96, 128), [96, 128]),
+        (0.001, (300, 300), 384),  # and up to this
+        (0.1, (500, 500), 320),
     ],
 )
-def test_the_input_is_as_large_as_small_objects_need(small: float, hw: tuple[int, int], side: int) -> None:
-    assert chosen(bare("yolo"), replace(PHOTOS, small_object=small, hw=hw))["data.image_size"] == side
+def test_the_input_is_as_large_as_small_objects_need(small: float, hw: tuple[int, int], size: Any) -> None:
+    facts = replace(PHOTOS, small_object=small, hw=hw)
+    assert chosen(bare("yolo"), facts)["data.image_size"] == size
+    of_all_kinds = chosen(bare("yolo"), replace(facts, same_proportions=False))["data.image_size"]
+    assert of_all_kinds == (size if isinstance(size, int) else max(size))
 
 
 @pytest.mark.parametrize(
@@ -171,17 +190,24 @@ def test_the_input_of_maps_has_the_proportions_of_the_images(
 @pytest.mark.parametrize(
     ("names", "flips"),
     [
-        (("cat", "dog", "light", "alright", "rl"), True),
+        (("cat", "dog", "light", "alright", "rl", "l'avion", "r2d2", "class_7", "7up"), True),
+        (("LeftHand",), False),
+        (("leftEye",), False),
         (("left_hand", "hand"), False),
         (("arrow-right",), False),
         (("arm R",), False),
         (("0", "1", "7"), False),
+        (("10",), False),
         (("a", "b"), False),
     ],
 )
 def test_what_is_another_class_in_a_mirror_is_not_flipped(names: tuple[str, ...], flips: bool) -> None:
-    augmentation = chosen(bare("yolo"), replace(PHOTOS, class_names=names))["data.augmentation"]
-    assert ("horizontal_flip" not in augmentation) is flips
+    facts = replace(PHOTOS, class_names=names)
+    assert ("horizontal_flip" not in chosen(bare("yolo"), facts)["data.augmentation"]) is flips
+    partly = bare("yolo", data={"augmentation": {"vertical_flip": 0.5}})
+    assert completed(partly, facts, CPU).data.augmentation.horizontal_flip == (0.5 if flips else 0.0)
+    stated = bare("yolo", data={"augmentation": {"horizontal_flip": 0.3}})
+    assert completed(stated, facts, CPU).data.augmentation.horizontal_flip == 0.3
 
 
 def test_nothing_is_chosen_for_shapes_and_for_modules_of_ones_own() -> None:
@@ -194,7 +220,7 @@ def test_a_new_file_and_a_bare_one_train_alike(tmp_path: Path, capsys: pytest.Ca
     folder = shared_data("bccd")
     assert main(["config", "new", str(folder)]) == 0
     (file := tmp_path / "mine.yaml").write_text(text := capsys.readouterr().out, encoding="utf-8")
-    assert "  # images are about 640 x 480, small objects are 21 pixels there\n  image_size: 320\n" in text
+    assert "  # images are about 640 x 480, small objects are 21 pixels there\n  image_size: [256, 320]\n" in text
     written = open_data(load_config(file)).config
     left_out = open_data(resolve_data(bare("yolo", folder))).config
     assert written == left_out
@@ -226,3 +252,46 @@ def test_what_a_run_had_is_taken_only_where_nothing_is_stated() -> None:
     config = taken_from(bare("yolo", data={"batch_size": 2}), stored)
     assert (config.data.image_size, config.data.batch_size, config.trainer.max_epochs) == (96, 2, 7)
     assert config.trainer.max_time is None
+
+
+FILES = sorted(path for path in Path("configs").glob("*.yaml") if not path.stem.endswith("_shapes"))
+
+
+@pytest.mark.parametrize("machine", [CPU, GPU])
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_files_of_configs_say_all_that_would_be_chosen(file: Path, machine: Machine) -> None:
+    """But for loader processes: their figures in docs/benchmarks.md are theirs."""
+    facts = replace(PHOTOS, num_images=100_000, small_object=0.02, most_objects=93, most_of_class=90)
+    assert set(chosen(load_config(file), facts, machine)) <= {"data.num_workers"}
+
+
+@pytest.mark.parametrize("model", ["unet", "faster_rcnn"])
+def test_a_model_that_begins_with_a_checkpoint_has_its_network(model: str, tmp_path: Path) -> None:
+    config = completed(bare(model), PHOTOS, CPU)
+    settings = config_to_dict(config) | {"data": {"name": "custom"}}
+    weights = tmp_path / "begun.safetensors"
+    network = build_model(config.model, classes := ClassTable(("cat", "dog")), load_pretrained=False)
+    write_weights(weights, ModelCheckpoint(settings, classes, network.state_dict(), epoch=1))
+    begun = completed(bare(model, model={"weights": str(weights)}), PHOTOS, GPU)
+    parts = ["backbone", *(["neck", "rpn", "roi_heads"] if model == "faster_rcnn" else ["output_stride", "upsampling"])]
+    assert [getattr(begun.model, part) for part in parts] == [getattr(config.model, part) for part in parts]
+
+
+def test_unset_names_of_python_objects_stay() -> None:
+    model = UNetConfig(name="unet", backbone=BackboneConfig(freeze_bn=True))
+    data = config_from_dict({"data": {"name": "custom"}}).data
+    config = ExperimentConfig(data=data, model=model)
+    found: Any = completed(config, PHOTOS, CPU).model
+    assert found.backbone.name == BackboneConfig().name
+
+
+def test_settings_of_another_model_are_not_taken() -> None:
+    stored = config_to_dict(completed(bare("faster_rcnn"), PHOTOS, CPU))
+    assert taken_from(bare("yolo"), stored).model == bare("yolo").model
+
+
+def test_what_print_config_prints_is_completed_as_the_file_is() -> None:
+    config = bare("faster_rcnn", data={"image_size": 256})
+    printed_config = config_from_dict(yaml.safe_load(text := printed(config)))
+    assert "data.batch_size" in text.split("data:")[0]
+    assert completed(printed_config, PHOTOS, CPU) == completed(config, PHOTOS, CPU)
