@@ -118,8 +118,7 @@ def write_config(path: Path, data_root: Path) -> Path:
 def write_segmentation_config(path: Path, data_root: Path) -> Path:
     """The same for the masks of ``write_colors``: a small U-Net, at a size that is no multiple of its strides."""
     settings = yaml.safe_load(write_config(path, data_root).read_text(encoding="utf-8"))
-    decoder = {"output_stride": 1, "upsampling": "transposed", "loss": {"cross_entropy": {"weight": 1.0}}}
-    settings["model"] = {"name": "unet", "backbone": {"name": "unet", "width": 0.125, "levels": 3}} | decoder
+    settings["model"] = {"name": "unet", "backbone": {"name": "unet", "width": 0.125, "levels": 3}}
     settings["data"] |= {"classes": ["ground", *CLASSES], "image_size": [70, 90]}
     settings["optimizer"] = {"name": "adamw", "lr": 0.01}
     settings["trainer"] |= {"max_epochs": 6, "validate_every": 2}
