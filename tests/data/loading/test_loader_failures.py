@@ -75,6 +75,7 @@ LATE = "data.loader_timeout: no batch came from the loader's processes for 1 s: 
 KILLED, FAULTED = (f"a loader process has died, killed by {name}: " for name in ("SIGKILL", "SIGSEGV"))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("fails", "message"),
     [(reads_for_ever, LATE), (is_stopped, LATE), (holds_python, LATE), (is_killed, KILLED), (faults, FAULTED)],
