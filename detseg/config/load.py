@@ -97,9 +97,12 @@ def printed(config: ExperimentConfig) -> str:
     that what is printed trains as the file does."""
     settings, names = config_to_dict(config), list[str]()
     for name in CHOSEN_SETTINGS:
-        section, _, key = name.rpartition(".")
-        if key in settings.get(section, {}) and not is_stated(config, name):
-            del settings[section][key]
+        *parents, key = name.split(".")
+        section = settings
+        for parent in parents:
+            section = section.get(parent, {})
+        if key in section and not is_stated(config, name):
+            del section[key]
             names.append(name)
     text = f"left out, so that a training may choose them from the data (docs/recipes.md): {', '.join(names)}"
     lines = textwrap.wrap(text, 110, initial_indent="# ", subsequent_indent="# ") if names else []

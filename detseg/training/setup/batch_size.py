@@ -29,6 +29,7 @@ from detseg.ops.tensors import to_float
 from detseg.structures import Batch, BoxTargets
 from detseg.training.optim.optimizers import build_optimizer
 from detseg.training.setup.build import build_task
+from detseg.training.setup.facts import num_processes
 from detseg.training.setup.trainer import resolve_precision
 from detseg.training.task import Task
 
@@ -87,8 +88,7 @@ def gpu_of_run(config: ExperimentConfig) -> torch.device:
             "data.batch_size: auto is found on a CUDA GPU only, and this run has none; give a number, e.g. "
             f"data.batch_size={_REFERENCE}"
         )
-    num_devices = torch.cuda.device_count() if settings.devices == "auto" else settings.devices
-    if num_devices * settings.num_nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if num_processes(settings) > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
             "data.batch_size: auto is found by one process, and this run has several; start it once with "
             "trainer.devices=1 trainer.num_nodes=1 trainer.fast_dev_run=true, which prints data.batch_size and "

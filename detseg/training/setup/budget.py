@@ -13,8 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-import torch
-
 from detseg.checkpoint import LAST
 from detseg.config.load import is_stated
 from detseg.config.schema.experiment import ExperimentConfig
@@ -27,6 +25,7 @@ from detseg.training.callbacks.checkpoints import AtomicCheckpointIO
 from detseg.training.callbacks.oom import training_memory_errors
 from detseg.training.seeding import random_state, restore_random_state
 from detseg.training.setup.build import Own, build_data, build_task
+from detseg.training.setup.facts import num_processes
 from detseg.training.setup.recipe import NUM_VALIDATIONS, with_choices
 from detseg.training.setup.trainer import build_bare_trainer, interrupts_kept
 
@@ -126,12 +125,9 @@ def measure(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSource
 
 def check_budget(config: ExperimentConfig) -> None:
     """Raise a ConfigError if several processes are to train within a budget, which would have to agree."""
-    settings = config.trainer
-    if settings.budget is None:
+    if config.trainer.budget is None:
         return
-    on_gpu = settings.accelerator in ("auto", "gpu") and torch.cuda.is_available()
-    num_devices = (torch.cuda.device_count() if on_gpu else 1) if settings.devices == "auto" else settings.devices
-    if num_devices * settings.num_nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if num_processes(config.trainer) > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("trainer.budget: is for a training in one process; set trainer.max_epochs instead")
 
 

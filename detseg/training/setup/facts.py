@@ -92,6 +92,13 @@ def _objects(dataset: DetectionDataset) -> tuple[float | None, int, int]:
     return small, int(np.bincount(packed.image_of[rows]).max()), int(of_class.max())
 
 
+def num_processes(settings: TrainerConfig) -> int:
+    """Processes that a training with such settings has, of all nodes: one for each device."""
+    on_gpu = settings.accelerator in ("auto", "gpu") and torch.cuda.is_available()
+    all_devices = torch.cuda.device_count() if on_gpu else 1
+    return settings.num_nodes * (all_devices if settings.devices == "auto" else settings.devices)
+
+
 @dataclass(frozen=True)
 class Machine:
     """What a training computes on.

@@ -45,7 +45,7 @@ _LEAST_OBJECT, _LEAST_SIDE, _MOST_SIDE = 16, 320, 640
 _MOST_ENLARGED = 384
 """Up to which images with small objects are enlarged, at most to twice their sides."""
 _MOST_MAP_SIDE = {False: 320, True: 512}
-"""Likewise of a network for maps, on a CPU and on a GPU."""
+"""Longest side of the input of a network for maps, pixels: whether it is on a GPU → the side."""
 _FEW_IMAGES = 1000
 """Up to so many, batches are small, since they give more steps."""
 _NUM_STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 2000, 30, 300

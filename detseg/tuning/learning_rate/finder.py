@@ -22,7 +22,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn
 from torch import nn
 
-from detseg.config.schema.experiment import ExperimentConfig, StepConfig, TrainerConfig
+from detseg.config.schema.experiment import ExperimentConfig, StepConfig
 from detseg.data.build import resolve_data
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.loading.processes import leave_if_starting, loader_errors
@@ -34,6 +34,7 @@ from detseg.training.nan import StepContext, StepGuard
 from detseg.training.seeding import random_state, restore_random_state, seed_generators
 from detseg.training.setup.arguments import from_arguments
 from detseg.training.setup.build import Own, build_data, build_task, open_data
+from detseg.training.setup.facts import num_processes
 from detseg.training.setup.trainer import build_bare_trainer, interrupts_kept
 from detseg.tuning.learning_rate.curve import Floats, LrCurve, smooth_last
 
@@ -121,16 +122,10 @@ def _rates(min_lr: float, max_lr: float, num_steps: int) -> Floats:
 
 def _tested(config: ExperimentConfig) -> ExperimentConfig:
     """The settings with rates of 1 and its multiples, no schedule, no average, and in one process the steps of all."""
-    accumulated = config.trainer.accumulate_grad_batches * _num_processes(config.trainer)
+    accumulated = config.trainer.accumulate_grad_batches * num_processes(config.trainer)
     trainer = config.trainer.model_copy(update={"ema_decay": 0.0, "accumulate_grad_batches": accumulated})
     optimizer = config.optimizer.model_copy(update={"lr": 1.0})
     return config.model_copy(update={"optimizer": optimizer, "schedule": _CONSTANT, "trainer": trainer})
-
-
-def _num_processes(settings: TrainerConfig) -> int:
-    on_gpu = settings.accelerator in ("auto", "gpu") and torch.cuda.is_available()
-    all_devices = torch.cuda.device_count() if on_gpu else 1
-    return settings.num_nodes * (all_devices if settings.devices == "auto" else settings.devices)
 
 
 class _RisingRate(StepGuard):

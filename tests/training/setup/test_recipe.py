@@ -254,7 +254,9 @@ def test_what_a_run_had_is_taken_only_where_nothing_is_stated() -> None:
     assert config.trainer.max_time is None
 
 
-FILES = sorted(path for path in Path("configs").glob("*.yaml") if not path.stem.endswith("_shapes"))
+FILES = sorted(
+    path for path in (Path(__file__).parents[3] / "configs").glob("*.yaml") if not path.stem.endswith("_shapes")
+)
 
 
 @pytest.mark.parametrize("machine", [CPU, GPU])
@@ -295,3 +297,7 @@ def test_what_print_config_prints_is_completed_as_the_file_is() -> None:
     printed_config = config_from_dict(yaml.safe_load(text := printed(config)))
     assert "data.batch_size" in text.split("data:")[0]
     assert completed(printed_config, PHOTOS, CPU) == completed(config, PHOTOS, CPU)
+    partly = bare("yolo", data={"augmentation": {"vertical_flip": 0.5}})
+    hands = replace(PHOTOS, class_names=("left hand",))
+    found = completed(config_from_dict(yaml.safe_load(printed(partly))), hands, CPU)
+    assert found.data.augmentation.horizontal_flip == 0.0
